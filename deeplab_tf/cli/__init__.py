@@ -1,0 +1,58 @@
+"""The `deeplab-tf` command: a group that imports a command's module only when it is asked for."""
+
+import importlib
+import sys
+
+import click
+
+from deeplab_tf.errors import InputError
+
+# Command -> one line for the overview. Kept here so that `--help` imports no command.
+COMMANDS = {
+    "demo": "Segment a photo with the shipped model, export it, and draw the results.",
+    "predict": "Segment pictures: label map, overlay, cut-out, background blur.",
+    "data": "Check a folder of pictures and masks; build, list and show records.",
+    "train": "Train a model from a config; resume an interrupted run.",
+    "evaluate": "Score a model on records: IoU per class, warnings, worst pictures.",
+    "export": "Write a verified TFLite file or SavedModel.",
+    "convert": "Turn an official checkpoint into a preset folder.",
+    "models": "List the presets with parameters and multiply-adds.",
+    "bench": "Time a model file or preset on this machine.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Commands live in modules of their own; `deeplab-tf predict` must not load TensorFlow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"deeplab_tf.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="deeplab-tf", prog_name="deeplab-tf")
+def main() -> None:
+    """DeepLab in Keras 3: segment, train, evaluate and export.
+
+    First steps, all offline:
+
+    \b
+      deeplab-tf demo                       a photo in, ./demo/ with pictures out
+      deeplab-tf predict photo.jpg          mask, overlay and cut-out of your photo
+      deeplab-tf data check my_pictures     is this folder ready for training?
+    """

@@ -1,0 +1,17 @@
+"""Names of outputs, targets and record features. Strings only, so any room may import them."""
+
+# Keys of an example and names of model inputs and outputs.
+IMAGE = "image"
+NAME = "name"
+SEMANTIC_LABEL = "semantic_label"
+SEMANTIC_LOGITS = "semantic_logits"
+
+# Features of a TFRecord, as the official code writes and reads them.
+RECORD_IMAGE = "image/encoded"
+RECORD_FILENAME = "image/filename"
+RECORD_FORMAT = "image/format"
+RECORD_HEIGHT = "image/height"
+RECORD_WIDTH = "image/width"
+RECORD_CHANNELS = "image/channels"
+RECORD_LABEL = "image/segmentation/class/encoded"
+RECORD_LABEL_FORMAT = "image/segmentation/class/format"

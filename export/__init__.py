@@ -1,0 +1,1 @@
+"""SavedModel, TFLite, quantisation and verification."""
