@@ -1,1 +1,1 @@
-"""layers"""
+"""Building blocks: backend-agnostic Keras."""

@@ -1,0 +1,45 @@
+"""The one registry of backbones."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2
+from deeplab_tf.backbones.mobilenet_v3 import (
+    mobilenet_edgetpu,
+    mobilenet_v3_large_seg,
+    mobilenet_v3_small_seg,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """What a model needs to know of a backbone.
+
+    Attributes:
+        build: (x, *, output_stride, **options) -> {"res2", "res3", "res4", "res5"}; "res2" to
+            "res4" are the low-level features of decoders at stride 4, 8 and 16, "res5" is the
+            encoder's output.
+        pixels: what the network was made for: "[-1, 1]", or "mean" for RGB less the ImageNet
+            means.
+        output_strides: those it can be built with.
+    """
+
+    build: Callable[..., dict]
+    pixels: str = "[-1, 1]"
+    output_strides: tuple[int, ...] = (8, 16, 32)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the keyword arguments that `build` takes beside the output stride."""
+        parameters = inspect.signature(self.build).parameters.values()
+        names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        return tuple(name for name in names if name != "output_stride")
+
+
+BACKBONES = {
+    "mobilenet_v2": Backbone(mobilenet_v2),
+    "mobilenet_v3_large_seg": Backbone(mobilenet_v3_large_seg),
+    "mobilenet_v3_small_seg": Backbone(mobilenet_v3_small_seg),
+    "mobilenet_edgetpu": Backbone(mobilenet_edgetpu),
+}

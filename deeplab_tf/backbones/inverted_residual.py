@@ -1,0 +1,66 @@
+"""The inverted residual of the mobile networks, and how strides turn into rates."""
+
+from keras import layers
+
+from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act, depthwise_bn_act
+from deeplab_tf.layers.squeeze_excite import squeeze_excite
+
+
+class StrideTracker:
+    """Turns strides into atrous rates once the wanted output stride is reached.
+
+    The layer that loses its stride still runs with the old rate; those after it take the new
+    one. So the features equal the dense network's, subsampled.
+    """
+
+    def __init__(self, output_stride: int):
+        self._output_stride = output_stride
+        self._stride = 1
+        self._rate = 1
+
+    def next(self, stride: int) -> tuple[int, int]:
+        """(stride, rate) for the next layer, which asks for `stride`."""
+        if self._stride < self._output_stride:
+            self._stride *= stride
+            return stride, self._rate
+        rate = self._rate
+        self._rate *= stride
+        return 1, rate
+
+
+def inverted_residual(
+    x,
+    *,
+    expanded: int,
+    filters: int,
+    kernel_size: int = 3,
+    strides: int = 1,
+    dilation_rate: int = 1,
+    activation: str,
+    batch_norm: BatchNormSettings,
+    use_squeeze_excite: bool = False,
+    fused: bool = False,
+    residual: bool = True,
+    name: str,
+):
+    """Expand, filter, project: [B, H, W, C] -> ([B, H', W', filters], [B, H', W', expanded]).
+
+    The second result is the filtered map after its activation and before squeeze-and-excite,
+    which decoders take as low-level features. `fused` lets one full convolution expand and
+    filter (MobileNet EdgeTPU). The projection is linear; the shortcut exists where shapes allow.
+    """
+    shortcut = x
+    shared = dict(activation=activation, batch_norm=batch_norm, stddev=0.09)
+    spatial = dict(strides=strides, dilation_rate=dilation_rate)
+    if expanded > x.shape[-1]:
+        kernel, extra = (kernel_size, spatial) if fused else (1, {})
+        x = conv_bn_act(x, expanded, kernel, **extra, **shared, name=f"{name}.expand")
+    if not fused:
+        x = depthwise_bn_act(x, kernel_size, **spatial, **shared, name=f"{name}.depthwise")
+    filtered = x
+    if use_squeeze_excite:
+        x = squeeze_excite(x, name=f"{name}.squeeze_excite")
+    x = conv_bn_act(x, filters, 1, **{**shared, "activation": None}, name=f"{name}.project")
+    if residual and strides == 1 and shortcut.shape[-1] == filters:
+        x = layers.Add(name=f"{name}.add")([shortcut, x])
+    return x, filtered

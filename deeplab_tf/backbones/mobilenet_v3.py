@@ -1,0 +1,167 @@
+"""MobileNetV3 for segmentation (https://arxiv.org/abs/1905.02244), and MobileNet EdgeTPU.
+
+In the `_seg` networks the last block has half the width: the paper's Sec. 6.4 finds that
+segmentation doesn't miss the rest.
+"""
+
+import dataclasses
+
+from deeplab_tf.backbones.inverted_residual import StrideTracker, inverted_residual
+from deeplab_tf.layers.channels import make_divisible
+from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
+
+BATCH_NORM = BatchNormSettings(epsilon=1e-3, momentum=0.997)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """One inverted residual: expansion factor, channels, kernel, stride and extras."""
+
+    expansion: float
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    se: bool = False
+    swish: bool = False
+    fused: bool = False
+    residual: bool = True
+
+
+# Tables 1 and 2 of the paper, last block halved.
+_LARGE = (
+    _Block(1, 16),
+    _Block(4, 24, stride=2),
+    _Block(3, 24),
+    _Block(3, 40, 5, 2, se=True),
+    _Block(3, 40, 5, se=True),
+    _Block(3, 40, 5, se=True),
+    _Block(6, 80, stride=2, swish=True),
+    _Block(2.5, 80, swish=True),
+    _Block(184 / 80, 80, swish=True),
+    _Block(184 / 80, 80, swish=True),
+    _Block(6, 112, se=True, swish=True),
+    _Block(6, 112, se=True, swish=True),
+    _Block(3, 80, 5, 2, se=True, swish=True),
+    _Block(6, 80, 5, se=True, swish=True),
+    _Block(6, 80, 5, se=True, swish=True),
+)
+_SMALL = (
+    _Block(1, 16, stride=2, se=True),
+    _Block(72 / 16, 24, stride=2),
+    _Block(88 / 24, 24),
+    _Block(4, 40, 5, 2, se=True, swish=True),
+    _Block(6, 40, 5, se=True, swish=True),
+    _Block(6, 40, 5, se=True, swish=True),
+    _Block(3, 48, 5, se=True, swish=True),
+    _Block(3, 48, 5, se=True, swish=True),
+    _Block(3, 48, 5, 2, se=True, swish=True),
+    _Block(6, 48, 5, se=True, swish=True),
+    _Block(6, 48, 5, se=True, swish=True),
+)
+_EDGETPU = (
+    _Block(1, 16, fused=True),
+    _Block(8, 32, stride=2, fused=True),
+    *[_Block(4, 32, fused=True)] * 3,
+    _Block(8, 48, stride=2, fused=True),
+    *[_Block(4, 48, fused=True)] * 3,
+    _Block(8, 96, stride=2),
+    *[_Block(4, 96)] * 3,
+    _Block(8, 96, residual=False),
+    *[_Block(4, 96)] * 3,
+    _Block(8, 160, 5, 2),
+    *[_Block(4, 160, 5)] * 3,
+    _Block(8, 192),
+)
+
+
+def _build(
+    x,
+    blocks: tuple[_Block, ...],
+    *,
+    scope: str,
+    stem: int,
+    last: int,
+    activation: str,
+    low_level: dict[int, str],
+    output_stride: int,
+    depth_multiplier: float,
+) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; `low_level` maps block numbers to names."""
+
+    def width(channels: float) -> int:
+        return make_divisible(channels * depth_multiplier, 8)
+
+    tracker = StrideTracker(output_stride)
+    shared = dict(activation=activation, batch_norm=BATCH_NORM, stddev=0.09)
+    strides, _ = tracker.next(2)
+    x = conv_bn_act(x, width(stem), 3, strides=strides, **shared, name=f"{scope}.Conv")
+    endpoints = {}
+    for number, block in enumerate(blocks):
+        strides, rate = tracker.next(block.stride)
+        x, filtered = inverted_residual(
+            x,
+            expanded=make_divisible(x.shape[-1] * block.expansion, 8),
+            filters=width(block.channels),
+            kernel_size=block.kernel,
+            strides=strides,
+            dilation_rate=rate,
+            activation="hard_swish" if block.swish else "relu",
+            batch_norm=BATCH_NORM,
+            use_squeeze_excite=block.se,
+            fused=block.fused,
+            residual=block.residual,
+            name=f"{scope}.expanded_conv" + (f"_{number}" if number else ""),
+        )
+        if number in low_level:
+            endpoints[low_level[number]] = filtered
+    x = conv_bn_act(x, width(last), 1, **shared, name=f"{scope}.Conv_1")
+    return {**endpoints, "res5": x}
+
+
+def mobilenet_v3_large_seg(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 480 channels."""
+    return _build(
+        x,
+        _LARGE,
+        scope="MobilenetV3",
+        stem=16,
+        last=480,
+        activation="hard_swish",
+        low_level={2: "res2", 5: "res3", 11: "res4"},
+        output_stride=output_stride,
+        depth_multiplier=depth_multiplier,
+    )
+
+
+def mobilenet_v3_small_seg(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 288 channels."""
+    return _build(
+        x,
+        _SMALL,
+        scope="MobilenetV3",
+        stem=16,
+        last=288,
+        activation="hard_swish",
+        low_level={0: "res2", 2: "res3", 7: "res4"},
+        output_stride=output_stride,
+        depth_multiplier=depth_multiplier,
+    )
+
+
+def mobilenet_edgetpu(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 1280 channels.
+
+    The official code gives this network no low-level features; ours are the expanded maps of
+    the last block at each stride, as in its relatives.
+    """
+    return _build(
+        x,
+        _EDGETPU,
+        scope="MobilenetEdgeTPU",
+        stem=32,
+        last=1280,
+        activation="relu",
+        low_level={4: "res2", 8: "res3", 16: "res4"},
+        output_stride=output_stride,
+        depth_multiplier=depth_multiplier,
+    )

@@ -1,0 +1,168 @@
+"""Convolution blocks: functions over built-in layers, so that the graph stays flat.
+
+A block's layers take the names of the official variable scopes, with "." for "/".
+"""
+
+import dataclasses
+
+from keras import initializers, layers
+
+from deeplab_tf.layers.normalization import BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNormSettings:
+    """Epsilon, and the share of the old mean kept at each step (`momentum` in Keras)."""
+
+    epsilon: float
+    momentum: float
+
+
+# Image pooling, ASPP, projections and decoder, on any backbone.
+HEAD_BN = BatchNormSettings(epsilon=1e-5, momentum=0.9997)
+
+
+def _initializer(stddev: float | None):
+    """A new initializer at each call: a shared one would repeat its values."""
+    return "glorot_uniform" if stddev is None else initializers.TruncatedNormal(stddev=stddev)
+
+
+def activate(x, activation: str | None, *, name: str):
+    """Applies "relu", "relu6", "hard_swish", "q_sigmoid", "sigmoid" or nothing (None)."""
+    if activation is None:
+        return x
+    if activation == "relu":
+        return layers.ReLU(name=name)(x)
+    if activation == "relu6":
+        return layers.ReLU(6.0, name=name)(x)
+    if activation == "hard_swish":
+        return layers.Activation("hard_silu", name=name)(x)
+    if activation == "sigmoid":
+        return layers.Activation("sigmoid", name=name)(x)
+    if activation == "q_sigmoid":
+        # The gate of the mobile models is relu6(x + 3) * 0.16667, not / 6.
+        x = layers.Rescaling(1.0, offset=3.0, name=f"{name}.shift")(x)
+        x = layers.ReLU(6.0, name=f"{name}.relu6")(x)
+        return layers.Rescaling(0.16667, name=name)(x)
+    raise ValueError(
+        "activation is one of relu, relu6, hard_swish, q_sigmoid, sigmoid, None; "
+        f"got {activation!r}."
+    )
+
+
+def explicit_padding(x, kernel_size: int, dilation_rate: int = 1, *, name: str):
+    """Pads the same on both sides: what a strided convolution needs to be size-independent.
+
+    TensorFlow's "same" pads more at the end on even sizes, so features shift by a pixel there.
+    """
+    total = (kernel_size - 1) * dilation_rate
+    pad = (total // 2, total - total // 2)
+    return layers.ZeroPadding2D((pad, pad), name=name)(x)
+
+
+def _normalize_and_activate(x, *, activation, batch_norm, name):
+    if batch_norm is not None:
+        x = BatchNorm(
+            epsilon=batch_norm.epsilon, momentum=batch_norm.momentum, name=f"{name}.BatchNorm"
+        )(x)
+    return activate(x, activation, name=f"{name}.{activation}")
+
+
+def conv_bn_act(
+    x,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    dilation_rate: int = 1,
+    activation: str | None = "relu",
+    batch_norm: BatchNormSettings | None = HEAD_BN,
+    padding: str = "same",
+    stddev: float | None = None,
+    name: str,
+):
+    """Convolution, batch norm, activation: [B, H, W, C] -> [B, H', W', filters].
+
+    Without batch norm the convolution has a bias. `padding` is "same" (TensorFlow's), "valid" or
+    "explicit" (see `explicit_padding`; it only matters with a stride).
+    """
+    if padding == "explicit":
+        padding = "same"
+        if strides > 1:
+            x = explicit_padding(x, kernel_size, dilation_rate, name=f"{name}.pad")
+            padding = "valid"
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        dilation_rate=dilation_rate,
+        use_bias=batch_norm is None,
+        kernel_initializer=_initializer(stddev),
+        name=name,
+    )(x)
+    return _normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
+
+
+def depthwise_bn_act(
+    x,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    dilation_rate: int = 1,
+    activation: str | None = "relu",
+    batch_norm: BatchNormSettings | None = HEAD_BN,
+    padding: str = "same",
+    stddev: float | None = None,
+    name: str,
+):
+    """Depthwise convolution, batch norm, activation: [B, H, W, C] -> [B, H', W', C]."""
+    if padding == "explicit":
+        padding = "same"
+        if strides > 1:
+            x = explicit_padding(x, kernel_size, dilation_rate, name=f"{name}.pad")
+            padding = "valid"
+    x = layers.DepthwiseConv2D(
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        dilation_rate=dilation_rate,
+        use_bias=batch_norm is None,
+        depthwise_initializer=_initializer(stddev),
+        name=name,
+    )(x)
+    return _normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
+
+
+def separable_conv_bn_act(
+    x,
+    filters: int,
+    kernel_size: int,
+    *,
+    dilation_rate: int = 1,
+    activation: str | None = "relu",
+    batch_norm: BatchNormSettings | None = HEAD_BN,
+    name: str,
+):
+    """Atrous separable convolution of the heads: [B, H, W, C] -> [B, H, W, filters].
+
+    Batch norm and activation follow the depthwise *and* the pointwise part (v3+, Sec. 3.1).
+    """
+    x = depthwise_bn_act(
+        x,
+        kernel_size,
+        dilation_rate=dilation_rate,
+        activation=activation,
+        batch_norm=batch_norm,
+        stddev=0.33,
+        name=f"{name}_depthwise",
+    )
+    return conv_bn_act(
+        x,
+        filters,
+        1,
+        activation=activation,
+        batch_norm=batch_norm,
+        stddev=0.06,
+        name=f"{name}_pointwise",
+    )

@@ -1,0 +1,114 @@
+"""Resizing with aligned corners, as the official code does everywhere."""
+
+import keras
+from keras import ops
+
+
+def scale_dimension(size: int, scale: float) -> int:
+    """Side length after scaling so that the corners stay aligned: 513 * 1/16 -> 33."""
+    return int((float(size) - 1.0) * scale + 1.0)
+
+
+def _source_positions(size_in: int, size_out: int):
+    """Where each output row reads: float32 [size_out], products in float32 as the kernels do."""
+    scale = (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
+    return ops.arange(size_out, dtype="float32") * ops.cast(scale, "float32")
+
+
+def resize_bilinear(x, size):
+    """Bilinear resize with aligned corners: [B, H, W, C] -> [B, size[0], size[1], C].
+
+    Args:
+        x: float tensor (other types become float32).
+        size: (height, width), integers or, in a TensorFlow graph, scalar tensors.
+
+    Returns:
+        A tensor of x's dtype (float32 if x isn't a float).
+    """
+    dtype = x.dtype if "float" in keras.backend.standardize_dtype(x.dtype) else "float32"
+    wide = ops.cast(x, "float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        resized = tf.raw_ops.ResizeBilinear(
+            images=wide, size=tf.stack(size), align_corners=True, half_pixel_centers=False
+        )
+        return ops.cast(resized, dtype)
+    for axis, size_out in ((1, size[0]), (2, size[1])):
+        size_in = wide.shape[axis]
+        position = _source_positions(size_in, size_out)
+        lower = ops.clip(ops.cast(ops.floor(position), "int32"), 0, size_in - 1)
+        upper = ops.minimum(lower + 1, size_in - 1)
+        weight = ops.reshape(
+            position - ops.cast(lower, "float32"), (-1, 1, 1) if axis == 1 else (-1, 1)
+        )
+        below, above = ops.take(wide, lower, axis=axis), ops.take(wide, upper, axis=axis)
+        wide = below + (above - below) * weight
+    return ops.cast(wide, dtype)
+
+
+def resize_nearest(x, size):
+    """Nearest resize with aligned corners, ties upwards: [B, H, W, C] -> [B, *size, C].
+
+    The source row is `round_half_up(y * (in - 1) / (out - 1))` in float32. Rounding ties to even,
+    or computing in float64, picks other rows and so other labels.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.raw_ops.ResizeNearestNeighbor(
+            images=x, size=tf.stack(size), align_corners=True, half_pixel_centers=False
+        )
+    for axis, size_out in ((1, size[0]), (2, size[1])):
+        position = _source_positions(x.shape[axis], size_out)
+        lower = ops.floor(position)
+        # Not floor(position + 0.5): that sum itself rounds up just below a half.
+        index = ops.where(position - lower >= 0.5, lower + 1, lower)
+        index = ops.minimum(ops.cast(index, "int32"), x.shape[axis] - 1)
+        x = ops.take(x, index, axis=axis)
+    return x
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class ResizeLike(keras.layers.Layer):
+    """Resizes the first of two inputs to the height and width of the second.
+
+    [[B, h, w, C], [B, H, W, D]] -> [B, H, W, C], bilinear with aligned corners. A whole factor
+    can't do this: 33 has to become 129, not 132.
+    """
+
+    def call(self, inputs):
+        x, reference = inputs
+        size = ops.shape(reference)[1:3]
+        if None not in x.shape[1:3] and tuple(x.shape[1:3]) == tuple(reference.shape[1:3]):
+            return x
+        return resize_bilinear(x, size)
+
+    def compute_output_shape(self, input_shape):
+        (batch, _, _, channels), reference = input_shape
+        return (batch, *reference[1:3], channels)
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class ResizeByScale(keras.layers.Layer):
+    """Resizes to `scale_dimension` of the input's own size: [B, H, W, C] -> [B, h, w, C]."""
+
+    def __init__(self, scale: float, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def _scaled(self, size):
+        if size is None or isinstance(size, int):
+            return None if size is None else scale_dimension(size, self.scale)
+        return ops.cast((ops.cast(size, "float32") - 1.0) * self.scale + 1.0, "int32")
+
+    def call(self, inputs):
+        height, width = ops.shape(inputs)[1:3]
+        return resize_bilinear(inputs, (self._scaled(height), self._scaled(width)))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return (batch, self._scaled(height), self._scaled(width), channels)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
