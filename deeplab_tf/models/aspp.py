@@ -1,0 +1,80 @@
+"""Atrous spatial pyramid pooling (v3, https://arxiv.org/abs/1706.05587, Sec. 3.3)."""
+
+from collections.abc import Sequence
+
+from keras import layers
+
+from deeplab_tf.layers.conv import conv_bn_act, separable_conv_bn_act
+from deeplab_tf.layers.pooling import WindowPooling
+from deeplab_tf.layers.resize import ResizeLike
+
+
+def image_level_feature(x, *, filters, window, strides, gate, name="image_pooling"):
+    """Pools the map and projects it: [B, H, W, C] -> [B, h, w, filters], h = w = 1 by default.
+
+    Args:
+        x: encoder output.
+        filters: channels of the projection.
+        window: (height, width) to pool over; None pools the whole map.
+        strides: of the pooling window.
+        gate: None, or the activation of a squeeze-and-excite gate, which has a bias and no
+            batch norm.
+    """
+    if window is None:
+        pooled = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.mean")(x)
+    else:
+        pooled = WindowPooling(window, strides, name=f"{name}.mean")(x)
+    if gate:
+        return conv_bn_act(pooled, filters, 1, activation=gate, batch_norm=None, name=name)
+    return conv_bn_act(pooled, filters, 1, name=name)
+
+
+def aspp(
+    x,
+    *,
+    atrous_rates: Sequence[int],
+    filters: int = 256,
+    image_pooling: bool = True,
+    image_pooling_window: tuple[int, int] | None = None,
+    image_pooling_strides: tuple[int, int] = (1, 1),
+    separable: bool = True,
+    concat_projection: bool = True,
+    squeeze_and_excitation: bool = False,
+    gate: str = "sigmoid",
+    activation: str = "relu",
+    dropout_rate: float = 0.1,
+):
+    """[B, H, W, C] -> [B, H, W, filters] (without `concat_projection`: filters per branch).
+
+    The image-level feature, a 1x1 branch and one 3x3 branch per rate, concatenated in the
+    official order: the kernel of `concat_projection` depends on it. With
+    `squeeze_and_excitation` the image-level feature becomes a gate that multiplies the result
+    instead: with one branch and no projection that is the light R-ASPP head of MobileNetV3
+    (https://arxiv.org/abs/1905.02244, Sec. 6.4).
+    """
+    branches = []
+    pooled = None
+    if image_pooling:
+        pooled = image_level_feature(
+            x,
+            filters=filters,
+            window=image_pooling_window,
+            strides=image_pooling_strides,
+            gate=gate if squeeze_and_excitation else None,
+        )
+        pooled = ResizeLike(name="image_pooling.resize")([pooled, x])
+        if not squeeze_and_excitation:
+            branches.append(pooled)
+    branches.append(conv_bn_act(x, filters, 1, activation=activation, name="aspp0"))
+    block = separable_conv_bn_act if separable else conv_bn_act
+    for i, rate in enumerate(atrous_rates, start=1):
+        branches.append(
+            block(x, filters, 3, dilation_rate=rate, activation=activation, name=f"aspp{i}")
+        )
+    y = layers.Concatenate(name="aspp.concat")(branches) if len(branches) > 1 else branches[0]
+    if concat_projection:
+        y = conv_bn_act(y, filters, 1, activation=activation, name="concat_projection")
+        y = layers.Dropout(dropout_rate, name="concat_projection_dropout")(y)
+    if squeeze_and_excitation and pooled is not None:
+        y = layers.Multiply(name="aspp.gate")([y, pooled])
+    return y

@@ -1,0 +1,130 @@
+"""What every model shares: presets, information for its users, named endpoints."""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+
+from deeplab_tf.errors import InputError
+from deeplab_tf.files import atomic_folder, read_json, write_json
+from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.weights import load_variables, save_variables
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.npz"
+
+
+class SegmentationModel(keras.Model):
+    """A flat functional graph inside a thin class whose config is its own arguments.
+
+    Attributes:
+        info: a `ModelInfo`: classes, colours, the picture size to use, where weights come from.
+        endpoints: name -> layer whose output it is: "backbone", "aspp", "decoder", "logits", …
+    """
+
+    info: ModelInfo
+    endpoints: dict[str, str]
+
+    def _finish(self, arguments: dict[str, Any], endpoints: dict[str, str]) -> None:
+        """Called last by a subclass's `__init__`, with what its `get_config` shall return."""
+        self._arguments = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in arguments.items()
+        }
+        self.endpoints = endpoints
+        self.info = ModelInfo()
+
+    def get_config(self) -> dict:
+        """The constructor's arguments: JSON scalars and lists, enough to build an equal model."""
+        config = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dict(self._arguments).items()
+        }
+        return {**config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> Self:
+        return cls(**config)
+
+    def endpoint_model(self, *names: str) -> keras.Model:
+        """A model with the same weights that returns {name: endpoint} for the given names.
+
+        Raises:
+            ValueError: the model has no endpoint of that name.
+        """
+        unknown = [name for name in names if name not in self.endpoints]
+        if unknown:
+            raise ValueError(f"{self.name} has the endpoints {[*self.endpoints]}; not {unknown}.")
+        outputs = {name: self.get_layer(self.endpoints[name]).output for name in names}
+        return keras.Model(self.input, outputs)
+
+    def save_to_preset(self, folder: str | os.PathLike, info: ModelInfo | None = None) -> None:
+        """Writes config.json and weights.npz, which `from_preset` opens. Replaces the folder whole.
+
+        Args:
+            folder: where to; written beside it first and renamed.
+            info: stored instead of `self.info`.
+        """
+        config = {
+            "class_name": type(self).__name__,
+            "arguments": self.get_config(),
+            "info": (info or self.info).to_json(),
+        }
+        with atomic_folder(folder) as temporary:
+            write_json(temporary / CONFIG_FILE, config)
+            save_variables(self, temporary / WEIGHTS_FILE)
+
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike, **arguments) -> "SegmentationModel":
+        """`deeplab_tf.from_preset` for those who have the class at hand.
+
+        Raises:
+            InputError: the preset is of another class.
+        """
+        from deeplab_tf.models.presets import from_preset
+
+        model = from_preset(preset, **arguments)
+        if not isinstance(model, cls):
+            raise InputError(f"{preset} holds a {type(model).__name__}, not a {cls.__name__}.")
+        return model
+
+
+def read_preset_folder(
+    folder: str | os.PathLike,
+    classes: dict[str, type[SegmentationModel]],
+    *,
+    load_weights: bool = True,
+    **arguments,
+) -> SegmentationModel:
+    """Builds the model of a preset folder.
+
+    Args:
+        folder: written by `save_to_preset`.
+        classes: model classes by name.
+        load_weights: False leaves the weights random.
+        **arguments: constructor arguments that replace the stored ones. A changed `num_classes`
+            makes the last layer anew.
+
+    Raises:
+        InputError: a file is missing or broken, or a variable doesn't fit; says which.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG_FILE)
+    try:
+        cls = classes[config["class_name"]]
+        stored = dict(config["arguments"])
+        info = ModelInfo.from_json(config["info"])
+        model = cls(**{**stored, **arguments})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder / CONFIG_FILE}: not a preset of this version ({error!r}); "
+            "write it again with save_to_preset."
+        ) from None
+    model.info = info
+    if load_weights:
+        new_classes = arguments.get("num_classes", stored.get("num_classes"))
+        remade = new_classes != stored.get("num_classes")
+        skip = model.last_layers if remade else None
+        load_variables(model, folder / WEIGHTS_FILE, skip=skip)
+    return model

@@ -1,0 +1,61 @@
+"""The decoder of DeepLabv3+ (https://arxiv.org/abs/1802.02611, Sec. 3.2), with all its options."""
+
+from keras import layers
+
+from deeplab_tf.layers.conv import conv_bn_act, separable_conv_bn_act
+from deeplab_tf.layers.resize import ResizeLike
+
+
+def decoder_stage(
+    x,
+    low_level_features,
+    *,
+    filters: int = 256,
+    projection_filters: int = 48,
+    separable: bool = True,
+    sum_merge: bool = False,
+    output_is_logits: bool = False,
+    activation: str = "relu",
+    suffix: str = "",
+):
+    """Refines x [B, H, W, C] by low-level features [B, h, w, c]: -> [B, h, w, filters].
+
+    The 1x1 projection keeps the low-level channels from outweighing the encoder's (Table 1); two
+    3x3 convolutions follow (Table 2). With `sum_merge` both sides get `filters` channels and are
+    added. With `output_is_logits` both are plain 1x1 convolutions, so that the sum is the logits:
+    the decoder of MobileNetV3.
+
+    Args:
+        suffix: of the layer names; the official code numbers a second stage "_1".
+    """
+    plain = dict(activation=None, batch_norm=None) if output_is_logits else {}
+    low = conv_bn_act(
+        low_level_features,
+        filters if sum_merge else projection_filters,
+        1,
+        **{"activation": activation, **plain},
+        name=f"decoder.feature_projection0{suffix}",
+    )
+    x = ResizeLike(name=f"decoder.resize{suffix}")([x, low])
+    if sum_merge:
+        x = _deep_branch(x, filters, separable, plain, activation, suffix)
+        return layers.Add(name=f"decoder.add{suffix}")([x, low])
+    x = layers.Concatenate(name=f"decoder.concat{suffix}")([x, low])
+    for i in range(2):
+        if separable:
+            name = f"decoder.decoder_conv{i}{suffix}"
+            x = separable_conv_bn_act(x, filters, 3, activation=activation, name=name)
+        else:
+            name = f"decoder.decoder_conv0{suffix}.decoder_conv0{suffix}_{i + 1}"
+            x = conv_bn_act(x, filters, 3, activation=activation, name=name)
+    return x
+
+
+def _deep_branch(x, filters, separable, plain, activation, suffix):
+    """The encoder's side of a summing decoder: [B, h, w, C] -> [B, h, w, filters]."""
+    if plain:
+        return conv_bn_act(x, filters, 1, **plain, name=f"decoder.decoder_conv0{suffix}")
+    if separable:
+        name = f"decoder.decoder_split_sep_conv0{suffix}"
+        return separable_conv_bn_act(x, filters, 3, activation=activation, name=name)
+    return conv_bn_act(x, filters, 3, activation=activation, name=f"decoder.decoder_conv0{suffix}")

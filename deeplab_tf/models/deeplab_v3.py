@@ -1,0 +1,268 @@
+"""DeepLabv3: atrous encoder and ASPP.
+
+Paper: "Rethinking Atrous Convolution for Semantic Image Segmentation",
+https://arxiv.org/abs/1706.05587. The decoder's options, which make it DeepLabv3+, have their
+place here too: it is one graph, and one class lists every option of the official code by the
+name it has there.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import initializers, layers
+
+from deeplab_tf import keys
+from deeplab_tf.backbones import BACKBONES, Backbone
+from deeplab_tf.errors import InputError
+from deeplab_tf.layers.resize import ResizeLike, scale_dimension
+from deeplab_tf.models.aspp import aspp
+from deeplab_tf.models.base import SegmentationModel
+from deeplab_tf.models.decoder import decoder_stage
+
+# ASPP rates by output stride: half the stride, twice the rates (v3, Sec. 3.3).
+ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
+_LOW_LEVEL = {4: "res2", 8: "res3", 16: "res4"}
+# What the plain ResNets of the official code subtract.
+_IMAGENET_MEANS = (123.15, 115.90, 103.06)
+
+
+def find_backbone(name: str) -> Backbone:
+    """The registry's record.
+
+    Raises:
+        InputError: there is none of that name; names the nearest.
+    """
+    if name not in BACKBONES:
+        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"unknown backbone {name!r}.{hint} Known: {', '.join(BACKBONES)}.")
+    return BACKBONES[name]
+
+
+def normalize_pixels(image, pixels: str):
+    """RGB 0..255 -> what the backbone was made for; the model's first layer."""
+    if pixels == "mean":
+        offset = [-mean for mean in _IMAGENET_MEANS]
+        return layers.Rescaling(1.0, offset=offset, name="preprocessed")(image)
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessed")(image)
+
+
+def _layer_of(tensor) -> str:
+    return tensor._keras_history.operation.name
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class DeepLabV3(SegmentationModel):
+    """DeepLabv3 as one flat functional graph.
+
+    Args:
+        num_classes: classes to predict, background included.
+        backbone: a key of `BACKBONES`.
+        output_stride: 8, 16 or 32: input size over encoder output size.
+        atrous_rates: None takes the paper's rates for `output_stride`; () leaves the 3x3
+            branches out, as the official MobileNet models do.
+        multi_grid: rate multipliers inside the last residual stage (v3, Sec. 3.3).
+        depth_multiplier, divisible_by: width of the mobile backbones.
+        use_bounded_activation: ReLU6 and clipping for later quantisation (Xception).
+        nas_architecture_options: of the searched backbones.
+        add_image_level_feature: image pooling beside the ASPP branches.
+        image_pooling_crop_size: (height, width) of the training crop, if the pooling window
+            shall stay that of training; None pools the whole picture.
+        image_pooling_stride: of that window.
+        aspp_with_batch_norm: False is DeepLabv2's head: one logits convolution per rate, summed.
+        aspp_with_separable_conv: atrous separable convolutions in ASPP.
+        aspp_with_concat_projection: 1x1 projection of the concatenated branches.
+        aspp_with_squeeze_and_excitation: the image-level feature gates instead.
+        image_se_uses_qsigmoid: with the quantisable gate.
+        aspp_convs_filters: channels of each branch and of the projection.
+        dense_prediction_cell_config: a searched cell instead of ASPP: a list of its branches.
+        logits_kernel_size: of the last convolution.
+        decoder_output_stride: strides of the decoder's stages, () for none.
+        decoder_use_separable_conv, decoder_use_sum_merge, decoder_filters,
+            decoder_output_is_logits: see `decoder_stage`.
+        decoder_projection_filters: channels of the projected low-level features (official: 48).
+        dropout_rate: after the projection, in training.
+        upsample_logits: False leaves the logits at the decoder's or encoder's stride.
+        image_shape: (height, width, 3); None leaves a side open.
+
+    Input: RGB 0..255, [B, H, W, 3], any size. Normalisation is inside.
+    Output: `semantic_logits`, float32 [B, H, W, num_classes].
+
+    Raises:
+        InputError: an unknown backbone, an output stride that it can't do, or an option that it
+            doesn't have.
+    """
+
+    # Layers that are made anew when the number of classes changes.
+    last_layers = r"logits\.semantic.*|decoder\.(feature_projection0|decoder_conv0)/"
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: str = "mobilenet_v2",
+        *,
+        output_stride: int = 16,
+        atrous_rates: Sequence[int] | None = None,
+        multi_grid: Sequence[int] | None = None,
+        depth_multiplier: float = 1.0,
+        divisible_by: int | None = None,
+        use_bounded_activation: bool = False,
+        nas_architecture_options: dict | None = None,
+        add_image_level_feature: bool = True,
+        image_pooling_crop_size: Sequence[int] | None = None,
+        image_pooling_stride: Sequence[int] = (1, 1),
+        aspp_with_batch_norm: bool = True,
+        aspp_with_separable_conv: bool = True,
+        aspp_with_concat_projection: bool = True,
+        aspp_with_squeeze_and_excitation: bool = False,
+        image_se_uses_qsigmoid: bool = False,
+        aspp_convs_filters: int = 256,
+        dense_prediction_cell_config: Sequence[dict] | None = None,
+        logits_kernel_size: int = 1,
+        decoder_output_stride: Sequence[int] = (),
+        decoder_use_separable_conv: bool = True,
+        decoder_use_sum_merge: bool = False,
+        decoder_filters: int = 256,
+        decoder_output_is_logits: bool = False,
+        decoder_projection_filters: int = 48,
+        dropout_rate: float = 0.1,
+        upsample_logits: bool = True,
+        image_shape: Sequence[int | None] = (None, None, 3),
+        name: str = "deeplab_v3",
+        **kwargs,
+    ):
+        arguments: dict[str, Any] = {
+            key: value
+            for key, value in locals().items()
+            if key not in ("self", "kwargs", "name", "__class__")
+        }
+        record = find_backbone(backbone)
+        if output_stride not in record.output_strides:
+            raise InputError(
+                f"output_stride of {backbone} is one of {list(record.output_strides)}; "
+                f"got {output_stride}."
+            )
+        if atrous_rates is None:
+            atrous_rates = arguments["atrous_rates"] = ATROUS_RATES[output_stride]
+        activation = "relu6" if use_bounded_activation else "relu"
+
+        # --- Encoder ---
+        image = keras.Input(tuple(image_shape), name=keys.IMAGE)
+        x = normalize_pixels(image, record.pixels)
+        endpoints = {"preprocessed": x}
+        features = record.build(
+            x, output_stride=output_stride, **_backbone_options(backbone, record, arguments)
+        )
+        x = features["res5"]
+        endpoints |= {
+            f"stride{stride}": features[key]
+            for stride, key in _LOW_LEVEL.items()
+            if key in features
+        }
+        endpoints["backbone"] = x
+
+        # --- Head ---
+        window = image_pooling_crop_size and tuple(
+            scale_dimension(side, 1 / output_stride) for side in image_pooling_crop_size
+        )
+        if aspp_with_batch_norm:
+            x = aspp(
+                x,
+                atrous_rates=atrous_rates,
+                filters=aspp_convs_filters,
+                image_pooling=add_image_level_feature,
+                image_pooling_window=window,
+                image_pooling_strides=tuple(image_pooling_stride),
+                separable=aspp_with_separable_conv,
+                concat_projection=aspp_with_concat_projection,
+                squeeze_and_excitation=aspp_with_squeeze_and_excitation,
+                gate="q_sigmoid" if image_se_uses_qsigmoid else "sigmoid",
+                activation=activation,
+                dropout_rate=dropout_rate,
+            )
+            endpoints["aspp"] = x
+
+        # --- Decoder: the coarsest stage first ---
+        for i, stride in enumerate(sorted(decoder_output_stride, reverse=True)):
+            x = decoder_stage(
+                x,
+                _low_level(features, stride, backbone),
+                filters=decoder_filters,
+                projection_filters=decoder_projection_filters,
+                separable=decoder_use_separable_conv,
+                sum_merge=decoder_use_sum_merge,
+                output_is_logits=decoder_output_is_logits,
+                activation=activation,
+                suffix=f"_{i}" if i else "",
+            )
+            if not decoder_output_is_logits:
+                endpoints["decoder"] = x
+
+        # --- Logits ---
+        if not (decoder_output_stride and decoder_output_is_logits):
+            rates = (1,) if aspp_with_batch_norm or not atrous_rates else tuple(atrous_rates)
+            x = _logits(x, num_classes, kernel_size=logits_kernel_size, rates=rates)
+        elif decoder_filters != num_classes:
+            raise InputError(
+                f"decoder_output_is_logits needs decoder_filters = num_classes ({num_classes}); "
+                f"got {decoder_filters}."
+            )
+        endpoints["logits"] = x
+        if upsample_logits:
+            logits = ResizeLike(name=keys.SEMANTIC_LOGITS, dtype="float32")([x, image])
+        else:
+            logits = layers.Activation("linear", name=keys.SEMANTIC_LOGITS, dtype="float32")(x)
+
+        super().__init__(image, logits, name=name, **kwargs)
+        layer_names = {key: _layer_of(tensor) for key, tensor in endpoints.items()}
+        if add_image_level_feature and aspp_with_batch_norm:
+            resize = self.get_layer("image_pooling.resize")
+            layer_names["image_pooling"] = _layer_of(resize.input[0])
+        self._finish(arguments, layer_names)
+
+
+def _backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The backbone's own options among a model's arguments; the others must be at their default."""
+    defaults = {
+        "multi_grid": None,
+        "depth_multiplier": 1.0,
+        "divisible_by": None,
+        "use_bounded_activation": False,
+        "nas_architecture_options": None,
+    }
+    for option, default in defaults.items():
+        value = arguments[option]
+        if value != default and option not in record.options and option != "divisible_by":
+            raise InputError(
+                f"{option}={value!r}: {name} doesn't have this option; "
+                f"it has: {', '.join(record.options) or 'none'}."
+            )
+    return {option: arguments[option] for option in defaults if option in record.options}
+
+
+def _low_level(features: dict, stride: int, backbone: str):
+    """The map that a decoder at `stride` takes."""
+    if _LOW_LEVEL.get(stride) not in features:
+        raise InputError(
+            f"decoder_output_stride of {backbone} is among "
+            f"{[s for s, key in _LOW_LEVEL.items() if key in features]}; got {stride}."
+        )
+    return features[_LOW_LEVEL[stride]]
+
+
+def _logits(x, num_classes: int, *, kernel_size: int, rates: tuple[int, ...]):
+    """One convolution per rate, summed: [B, H, W, C] -> [B, H, W, num_classes]."""
+    branches = [
+        layers.Conv2D(
+            num_classes,
+            kernel_size,
+            padding="same",
+            dilation_rate=rate,
+            kernel_initializer=initializers.TruncatedNormal(stddev=0.01),
+            name="logits.semantic" + (f"_{i}" if i else ""),
+        )(x)
+        for i, rate in enumerate(rates)
+    ]
+    return layers.Add(name="logits.add")(branches) if len(branches) > 1 else branches[0]

@@ -1,0 +1,52 @@
+"""What a model is for: everything about it that isn't in its graph."""
+
+import dataclasses
+from typing import Any
+
+RESIZE_RULES = ("stretch", "fit", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """Travels with the weights, so that nobody has to know or repeat it.
+
+    Attributes:
+        classes: names by label value.
+        colors: RGB 0..255 by label value.
+        ignore_label: label value that gave no loss, if any.
+        image_size: (height, width) that pictures are brought to for a prediction.
+        resize: how: "stretch" to image_size, "fit" its longest side and pad, "none" leaves it.
+        source: where the weights come from, in a sentence.
+        license: of the weights.
+        metrics: measured scores.
+        training: the settings of the run that made the weights.
+    """
+
+    classes: tuple[str, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
+    ignore_label: int | None = 255
+    image_size: tuple[int, int] | None = None
+    resize: str = "none"
+    source: str = ""
+    license: str = ""
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.resize not in RESIZE_RULES:
+            raise ValueError(f"resize is one of {RESIZE_RULES}; got {self.resize!r}.")
+        if self.resize != "none" and self.image_size is None:
+            raise ValueError(f"resize={self.resize!r} needs an image_size.")
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict) -> "ModelInfo":
+        """Builds the record from parsed JSON, whose lists become tuples again."""
+        value = dict(value)
+        for key in ("classes", "image_size"):
+            if value.get(key) is not None:
+                value[key] = tuple(value[key])
+        value["colors"] = tuple(tuple(color) for color in value.get("colors", ()))
+        return cls(**value)
