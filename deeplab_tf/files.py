@@ -13,14 +13,17 @@ from typing import Any
 from deeplab_tf.errors import InputError
 
 
-def _disk_error(path: Path, error: OSError) -> Exception:
+def _in_words(path: Path, error: OSError) -> Exception:
     """The same failure in words that say what to do, where we know; else the error itself."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{path}: the disk is full. Free some space and run the command again.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InputError(f"{path}: no permission to write here. Choose another output folder.")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST) and not isinstance(error, FileExistsError):
-        return InputError(f"{path}: a part of this path is a file, not a folder.")
+    # A block may fail to read a file of its own: only what happened on the way to `path` counts.
+    target, place = path.absolute(), Path(error.filename or path).absolute()
+    if target.is_relative_to(place) or place.is_relative_to(target.parent):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return InputError(f"{path}: no permission to write here. Choose another folder.")
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            return InputError(f"{path}: a part of this path is a file, not a folder.")
     return error
 
 
@@ -33,23 +36,25 @@ def atomic_file(path: str | os.PathLike, suffix: str = "") -> Iterator[Path]:
         suffix: ending of the temporary name, for writers that look at it (".png").
 
     Raises:
-        InputError: the disk is full or the place can't be written.
+        InputError: the disk is full, the place can't be written, or `path` is a folder.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write to.")
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
+        os.close(handle)
         temporary = Path(name)
         # mkstemp makes private files; results get the permissions any other file would have.
         mask = os.umask(0)
         os.umask(mask)
-        os.fchmod(handle, 0o666 & ~mask)
-        os.close(handle)
+        temporary.chmod(0o666 & ~mask)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise _in_words(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -73,24 +78,37 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         temporary.chmod(0o755)
         yield temporary
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
+        _swap_in(temporary, path)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise _in_words(path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _swap_in(new: Path, path: Path) -> None:
+    """Gives the folder `new` the name `path`. If that fails, the old folder keeps it."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    old = aside / path.name
+    try:
+        os.replace(path, old)
+        os.replace(new, path)
+    except OSError:
+        if old.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     with atomic_file(path, suffix=".json") as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -101,7 +119,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
