@@ -71,44 +71,34 @@ def resize_nearest(x, size):
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
 class ResizeLike(keras.layers.Layer):
-    """Resizes the first of two inputs to the height and width of the second.
+    """Resizes the first of two inputs to the height and width of the second, times `scale`.
 
     [[B, h, w, C], [B, H, W, D]] -> [B, H, W, C], bilinear with aligned corners. A whole factor
-    can't do this: 33 has to become 129, not 132.
+    can't do this: 33 has to become 129, not 132. With a `scale` the sides are
+    `scale_dimension` of the second input's.
     """
+
+    def __init__(self, scale: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def _target(self, side):
+        if side is None or self.scale == 1.0:
+            return side
+        if isinstance(side, int):
+            return scale_dimension(side, self.scale)
+        return ops.cast((ops.cast(side, "float32") - 1.0) * self.scale + 1.0, "int32")
 
     def call(self, inputs):
         x, reference = inputs
-        size = ops.shape(reference)[1:3]
-        if None not in x.shape[1:3] and tuple(x.shape[1:3]) == tuple(reference.shape[1:3]):
+        size = tuple(self._target(side) for side in ops.shape(reference)[1:3])
+        if None not in x.shape[1:3] and tuple(x.shape[1:3]) == size:
             return x
         return resize_bilinear(x, size)
 
     def compute_output_shape(self, input_shape):
         (batch, _, _, channels), reference = input_shape
-        return (batch, *reference[1:3], channels)
-
-
-@keras.saving.register_keras_serializable(package="deeplab_tf")
-class ResizeByScale(keras.layers.Layer):
-    """Resizes to `scale_dimension` of the input's own size: [B, H, W, C] -> [B, h, w, C]."""
-
-    def __init__(self, scale: float, **kwargs):
-        super().__init__(**kwargs)
-        self.scale = scale
-
-    def _scaled(self, size):
-        if size is None or isinstance(size, int):
-            return None if size is None else scale_dimension(size, self.scale)
-        return ops.cast((ops.cast(size, "float32") - 1.0) * self.scale + 1.0, "int32")
-
-    def call(self, inputs):
-        height, width = ops.shape(inputs)[1:3]
-        return resize_bilinear(inputs, (self._scaled(height), self._scaled(width)))
-
-    def compute_output_shape(self, input_shape):
-        batch, height, width, channels = input_shape
-        return (batch, self._scaled(height), self._scaled(width), channels)
+        return (batch, *(self._target(side) for side in reference[1:3]), channels)
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}

@@ -1,1 +1,1 @@
-"""models"""
+"""Networks: encoder, head and decoder put together."""

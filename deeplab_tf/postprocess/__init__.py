@@ -1,1 +1,1 @@
-"""postprocess"""
+"""From model outputs to label maps."""

@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+import pytest
+
+from deeplab_tf.layers.resize import ResizeLike, resize_bilinear, resize_nearest, scale_dimension
+
+
+def _reference_bilinear(x, size):
+    """Two lerps per axis in float64, corners on corners."""
+    for axis, out in ((1, size[0]), (2, size[1])):
+        n = x.shape[axis]
+        position = np.arange(out) * ((n - 1) / (out - 1) if out > 1 else 0.0)
+        lower = np.minimum(np.floor(position).astype(int), n - 1)
+        upper = np.minimum(lower + 1, n - 1)
+        shape = [1, 1, 1, 1]
+        shape[axis] = out
+        weight = (position - lower).reshape(shape)
+        x = np.take(x, lower, axis) * (1 - weight) + np.take(x, upper, axis) * weight
+    return x
+
+
+@pytest.mark.parametrize("size", [(129, 65), (9, 9), (1, 1), (33, 2)])
+def test_bilinear_resize_keeps_the_corners_and_equals_the_reference(size):
+    x = np.random.RandomState(0).rand(2, 33, 17, 3).astype("float32")
+    ours = np.asarray(resize_bilinear(x, size))
+    np.testing.assert_allclose(ours, _reference_bilinear(x, size), atol=2e-5)
+    np.testing.assert_allclose(ours[:, 0, 0], x[:, 0, 0], atol=1e-6)
+    if min(size) > 1:
+        np.testing.assert_allclose(ours[:, -1, -1], x[:, -1, -1], atol=1e-5)
+
+
+def test_nearest_resize_rounds_ties_upwards():
+    labels = np.arange(5, dtype="int32").reshape(1, 5, 1, 1)
+    # 3 rows from 5 lie on 0, 2, 4; 9 rows lie on halves, which go up.
+    assert np.asarray(resize_nearest(labels, (3, 1))).ravel().tolist() == [0, 2, 4]
+    nine = np.asarray(resize_nearest(labels, (9, 1))).ravel().tolist()
+    assert nine == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize(("size", "scale", "wanted"), [(513, 1 / 16, 33), (98, 0.25, 25), (97, 0.5, 49)])
+def test_scale_dimension_follows_the_corner_rule(size, scale, wanted):
+    assert scale_dimension(size, scale) == wanted
+
+
+def test_resize_like_works_with_open_and_fixed_sizes():
+    x, reference = keras.Input((None, None, 2)), keras.Input((None, None, 3))
+    model = keras.Model([x, reference], ResizeLike()([x, reference]))
+    a, b = np.random.rand(1, 5, 7, 2), np.zeros((1, 17, 23, 3))
+    assert model.output.shape == (None, None, None, 2)
+    np.testing.assert_allclose(
+        np.asarray(model([a, b])), _reference_bilinear(a, (17, 23)), atol=1e-5
+    )
+    half = ResizeLike(scale=0.5)
+    assert half([a, b]).shape == (1, 9, 12, 2)
+    assert ResizeLike.from_config(half.get_config()).scale == 0.5
+
+
+def test_half_precision_comes_out_as_half_precision():
+    x = keras.ops.cast(np.random.rand(1, 4, 4, 1), "bfloat16")
+    assert keras.backend.standardize_dtype(resize_bilinear(x, (7, 7)).dtype) == "bfloat16"

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+import deeplab_tf as dl
+from deeplab_tf.models.image_pyramid import ImagePyramid
+
+
+@pytest.fixture(scope="module")
+def model():
+    return dl.DeepLabV3(3, depth_multiplier=0.25, atrous_rates=(), aspp_convs_filters=8)
+
+
+@pytest.mark.parametrize(("method", "merge"), [("max", np.maximum), ("avg", lambda a, b: (a + b) / 2)])
+def test_the_merged_logits_merge_the_scales(model, method, merge):
+    pyramid = ImagePyramid(model, (0.5, 1.0), method)
+    image = np.random.RandomState(0).uniform(0, 255, (1, 65, 49, 3)).astype("float32")
+    outputs = pyramid.endpoint_model("logits_0.50", "logits_1.00", "logits")(image)
+    values = {name: np.asarray(value) for name, value in outputs.items()}
+    np.testing.assert_allclose(
+        values["logits"], merge(values["logits_0.50"], values["logits_1.00"]), atol=1e-6
+    )
+    assert pyramid(image).shape == (1, 65, 49, 3)
+    assert pyramid.count_params() == model.count_params()
+
+
+def test_config_round_trip_keeps_the_shared_model(model):
+    pyramid = ImagePyramid(model, (0.75, 1.0), "avg")
+    again = ImagePyramid.from_config(pyramid.get_config())
+    again.set_weights(pyramid.get_weights())
+    image = np.random.RandomState(0).uniform(0, 255, (1, 33, 33, 3)).astype("float32")
+    np.testing.assert_allclose(np.asarray(again(image)), np.asarray(pyramid(image)), atol=1e-6)
+
+
+def test_an_unknown_merge_method_is_named(model):
+    with pytest.raises(dl.InputError, match="'median'"):
+        ImagePyramid(model, merge_method="median")
