@@ -28,8 +28,8 @@ MAY_IMPORT = {
     **{room: MODELS for room in AFTER_MODELS},
     "inference": MODELS | AFTER_MODELS,
     "training": INFERENCE | {"datasets"},
-    # A config file is data for `training`, which opens it by name.
-    "configs": {"training"},
+    # A config file is data for `training`, which opens it by name; it may name how to augment.
+    "configs": {"training", "datasets"},
     "export": TRAINING,
     "cli": TRAINING | {"export"},
 }
