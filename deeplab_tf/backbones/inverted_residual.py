@@ -1,5 +1,7 @@
 """The inverted residual of the mobile networks, and how strides turn into rates."""
 
+from typing import Any
+
 from keras import layers
 
 from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act, depthwise_bn_act
@@ -50,8 +52,8 @@ def inverted_residual(
     filter (MobileNet EdgeTPU). The projection is linear; the shortcut exists where shapes allow.
     """
     shortcut = x
-    shared = dict(activation=activation, batch_norm=batch_norm, stddev=0.09)
-    spatial = dict(strides=strides, dilation_rate=dilation_rate)
+    shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm, stddev=0.09)
+    spatial: dict[str, Any] = dict(strides=strides, dilation_rate=dilation_rate)
     if expanded > x.shape[-1]:
         kernel, extra = (kernel_size, spatial) if fused else (1, {})
         x = conv_bn_act(x, expanded, kernel, **extra, **shared, name=f"{name}.expand")

@@ -1,1 +1,1 @@
-"""configs"""
+"""Experiments, each a file with its command on top."""

@@ -1,1 +1,1 @@
-"""losses"""
+"""Losses, backend-agnostic."""

@@ -1,1 +1,1 @@
-"""metrics"""
+"""Scores."""

@@ -1,5 +1,7 @@
 """The decoder of DeepLabv3+ (https://arxiv.org/abs/1802.02611, Sec. 3.2), with all its options."""
 
+from typing import Any
+
 from keras import layers
 
 from deeplab_tf.layers.conv import conv_bn_act, separable_conv_bn_act
@@ -28,7 +30,7 @@ def decoder_stage(
     Args:
         suffix: of the layer names; the official code numbers a second stage "_1".
     """
-    plain = dict(activation=None, batch_norm=None) if output_is_logits else {}
+    plain: dict[str, Any] = dict(activation=None, batch_norm=None) if output_is_logits else {}
     low = conv_bn_act(
         low_level_features,
         filters if sum_merge else projection_filters,

@@ -164,9 +164,10 @@ class DeepLabV3(SegmentationModel):
         endpoints["backbone"] = x
 
         # --- Head ---
-        window = image_pooling_crop_size and tuple(
-            scale_dimension(side, 1 / output_stride) for side in image_pooling_crop_size
-        )
+        window = None
+        if image_pooling_crop_size is not None:
+            height, width = (scale_dimension(n, 1 / output_stride) for n in image_pooling_crop_size)
+            window = (height, width)
         if aspp_with_batch_norm:
             x = aspp(
                 x,
@@ -174,7 +175,7 @@ class DeepLabV3(SegmentationModel):
                 filters=aspp_convs_filters,
                 image_pooling=add_image_level_feature,
                 image_pooling_window=window,
-                image_pooling_strides=tuple(image_pooling_stride),
+                image_pooling_strides=(image_pooling_stride[0], image_pooling_stride[1]),
                 separable=aspp_with_separable_conv,
                 concat_projection=aspp_with_concat_projection,
                 squeeze_and_excitation=aspp_with_squeeze_and_excitation,

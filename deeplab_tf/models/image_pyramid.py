@@ -72,8 +72,11 @@ class ImagePyramid(SegmentationModel):
         shared = keras.Model(
             model.input, model.get_layer(model.endpoints["logits"]).output, name=model.name
         )
-        options = dict(largest=max(image_pyramid), stride=logits_stride(model))
-        scales = [scaled_logits(shared, image, scale, **options) for scale in image_pyramid]
+        largest, stride = max(image_pyramid), logits_stride(model)
+        scales = [
+            scaled_logits(shared, image, scale, largest=largest, stride=stride)
+            for scale in image_pyramid
+        ]
         x = _MERGE[merge_method](name="logits.merged")(scales) if len(scales) > 1 else scales[0]
         merged = x._keras_history.operation.name
         logits = ResizeLike(name=keys.SEMANTIC_LOGITS, dtype="float32")([x, image])

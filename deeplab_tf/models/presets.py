@@ -65,8 +65,8 @@ def from_preset(
     if load_weights:
         where = f" The official checkpoint is at {record.weights}" if record.weights else ""
         raise InputError(
-            f"the preset {preset!r} comes without weights.{where} Download and unpack it, then run: "
-            f"deeplab-tf convert CHECKPOINT --model {preset} --out FOLDER"
+            f"the preset {preset!r} comes without weights.{where} Download and unpack it, then "
+            f"run: deeplab-tf convert CHECKPOINT --model {preset} --out FOLDER"
         )
     model = MODEL_CLASSES[record.class_name](**{**record.arguments, **arguments})
     model.info = record.info

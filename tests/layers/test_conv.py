@@ -48,7 +48,8 @@ def test_an_unknown_activation_is_named():
 
 
 @pytest.mark.parametrize(
-    ("value", "divisor", "wanted"), [(18, 8, 24), (12, 8, 16), (9.6, 8, 16), (25.6, 8, 24), (12, 1, 12)]
+    ("value", "divisor", "wanted"),
+    [(18, 8, 24), (12, 8, 16), (9.6, 8, 16), (25.6, 8, 24), (12, 1, 12)],
 )
 def test_channel_rounding_never_loses_a_tenth(value, divisor, wanted):
     assert make_divisible(value, divisor) == wanted

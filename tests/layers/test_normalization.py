@@ -22,9 +22,7 @@ def test_moving_variance_follows_the_unbiased_variance(fused, monkeypatch):
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(np.asarray(layer.moving_mean), 0.1 * mean, rtol=1e-4)
     unbiased = variance * 18 / 17
-    np.testing.assert_allclose(
-        np.asarray(layer.moving_variance), 0.9 + 0.1 * unbiased, rtol=1e-4
-    )
+    np.testing.assert_allclose(np.asarray(layer.moving_variance), 0.9 + 0.1 * unbiased, rtol=1e-4)
 
 
 def test_frozen_statistics_stay_while_gamma_and_beta_train():

@@ -37,7 +37,9 @@ def test_nearest_resize_rounds_ties_upwards():
     assert nine == [0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-@pytest.mark.parametrize(("size", "scale", "wanted"), [(513, 1 / 16, 33), (98, 0.25, 25), (97, 0.5, 49)])
+@pytest.mark.parametrize(
+    ("size", "scale", "wanted"), [(513, 1 / 16, 33), (98, 0.25, 25), (97, 0.5, 49)]
+)
 def test_scale_dimension_follows_the_corner_rule(size, scale, wanted):
     assert scale_dimension(size, scale) == wanted
 

@@ -10,7 +10,9 @@ def model():
     return dl.DeepLabV3(3, depth_multiplier=0.25, atrous_rates=(), aspp_convs_filters=8)
 
 
-@pytest.mark.parametrize(("method", "merge"), [("max", np.maximum), ("avg", lambda a, b: (a + b) / 2)])
+@pytest.mark.parametrize(
+    ("method", "merge"), [("max", np.maximum), ("avg", lambda a, b: (a + b) / 2)]
+)
 def test_the_merged_logits_merge_the_scales(model, method, merge):
     pyramid = ImagePyramid(model, (0.5, 1.0), method)
     image = np.random.RandomState(0).uniform(0, 255, (1, 65, 49, 3)).astype("float32")

@@ -1,0 +1,63 @@
+"""What a data set is: classes, colours, ignored value, splits. Stored beside its records."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from deeplab_tf.errors import InputError
+from deeplab_tf.files import read_json, write_json
+
+FILE_NAME = "dataset.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetDescriptor:
+    """Facts of a data set that training, evaluation and export need.
+
+    Attributes:
+        name: of the set.
+        classes: names by label value.
+        colors: RGB 0..255 by label value.
+        ignore_label: value of pixels that don't count, None if there are none.
+        splits: split -> number of pictures.
+        pixel_share: share of the counted training pixels by class.
+        source: where the pictures come from, in words.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignore_label: int | None = None
+    splits: dict[str, int] = dataclasses.field(default_factory=dict)
+    pixel_share: tuple[float, ...] = ()
+    source: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes dataset.json into `folder`, atomically."""
+        write_json(Path(folder) / FILE_NAME, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "DatasetDescriptor":
+        """Reads dataset.json of a folder of records.
+
+        Raises:
+            InputError: the folder has none, or it isn't one.
+        """
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            raise InputError(
+                f"{folder}: no {FILE_NAME} in there, so it isn't a folder of records. "
+                f"Make one with: deeplab-tf data build {folder} --out RECORDS"
+            )
+        value = read_json(path)
+        try:
+            value["classes"] = tuple(value["classes"])
+            value["colors"] = tuple(tuple(color) for color in value["colors"])
+            value["pixel_share"] = tuple(value["pixel_share"])
+            return cls(**value)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a data set description ({error!r}).") from None

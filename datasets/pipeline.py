@@ -1,0 +1,190 @@
+"""Records -> batches. Order and augmentation are a function of (seed, step), nothing else."""
+
+import dataclasses
+import os
+
+import tensorflow as tf
+
+from deeplab_tf import keys
+from deeplab_tf.datasets import transforms
+from deeplab_tf.datasets.descriptors import DatasetDescriptor
+from deeplab_tf.datasets.tfrecord import decode_example, find_shards
+from deeplab_tf.errors import InputError
+
+IGNORE_LABEL = 255
+# So many encoded pictures are shuffled at a time, after the order of the shards.
+_SHUFFLE_WINDOW = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """What training does to a picture.
+
+    Attributes:
+        style: "crop" scales, pads and crops as the official code does; "resized_crop" cuts a
+            window of random area and stretches it to the size, for models that get their
+            pictures stretched.
+        scale: smallest and largest factor of "crop".
+        scale_step: between the factors.
+        area: smallest and largest share of the picture for "resized_crop".
+        aspect: range of the window's aspect, relative to the picture's.
+        flip: mirror every second picture.
+        color: strength of the colour changes, 0 for none.
+        grey: share of pictures that lose their colour, where `color` isn't 0.
+        pixel: value of padded pixels, RGB or one for all: what normalises to zero.
+    """
+
+    style: str = "crop"
+    scale: tuple[float, float] = (0.5, 2.0)
+    scale_step: float = 0.25
+    area: tuple[float, float] = (0.35, 1.0)
+    aspect: tuple[float, float] = (0.75, 4 / 3)
+    flip: bool = True
+    color: float = 0.0
+    grey: float = 0.1
+    pixel: float | tuple[float, float, float] = 127.5
+
+    def __post_init__(self):
+        if self.style not in ("crop", "resized_crop"):
+            raise InputError(f"style is crop or resized_crop; got {self.style!r}.")
+
+
+def load(folder: str | os.PathLike, split: str) -> tf.data.Dataset:
+    """One ordered pass over a split.
+
+    Yields:
+        {"image": uint8 [H, W, 3], "semantic_label": int32 [H, W], "name": string}, each at its
+        own size.
+
+    Raises:
+        InputError: no such split, or it is incomplete.
+    """
+    shards = [str(path) for path in find_shards(folder, split)]
+    records = tf.data.TFRecordDataset(shards)
+    return records.map(decode_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def pipeline(
+    folder: str | os.PathLike,
+    split: str,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    training: bool,
+    augment: Augment | None = None,
+    resize: str = "pad",
+    seed: int = 0,
+    first_step: int = 0,
+    ignore_label: int | None = None,
+) -> tf.data.Dataset:
+    """Batches for `fit`: (image float32 0..255 [B, h, w, 3], label int32 [B, h, w]).
+
+    With `training` the stream is endless, shuffled anew each epoch, and every batch is full; a
+    stream that starts at `first_step` continues exactly as one from the beginning would.
+    Otherwise it is one ordered pass whose last batch may be smaller.
+
+    Args:
+        folder: of records.
+        split: name of the split.
+        image_size: (height, width) of the batches.
+        batch_size: pictures in each.
+        training: see above.
+        augment: None leaves pictures as they are but for bringing them to `image_size`.
+        resize: how that is done without augmentation: "stretch", or "pad" after shrinking what
+            is larger.
+        seed: of order and augmentation.
+        first_step: batches to leave out at the start of a training stream.
+        ignore_label: of padded pixels; None takes the data set's, or 255.
+
+    Raises:
+        InputError: no such split, an incomplete one, or fewer pictures than one batch.
+    """
+    descriptor = DatasetDescriptor.load(folder)
+    shards = [str(path) for path in find_shards(folder, split)]
+    if ignore_label is None:
+        ignore_label = descriptor.ignore_label
+    ignore_label = IGNORE_LABEL if ignore_label is None else ignore_label
+    image_size = (int(image_size[0]), int(image_size[1]))
+
+    def finish(record, index=0):
+        example = decode_example(record)
+        if augment is not None:
+            base = tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])
+            example = _augmented(example, base, augment, image_size, ignore_label)
+        elif resize == "stretch":
+            example = transforms.stretch(example, image_size)
+        else:
+            example = _fitted(example, image_size, ignore_label)
+        image = tf.ensure_shape(tf.cast(example[keys.IMAGE], tf.float32), (*image_size, 3))
+        return image, tf.ensure_shape(example[keys.SEMANTIC_LABEL], image_size)
+
+    options = dict(num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if training:
+        count = descriptor.splits.get(split, 0)
+        if count < 1:
+            raise InputError(f"{folder}: its dataset.json counts no pictures in {split!r}.")
+        stream = _endless(shards, count, seed, first_step * batch_size)
+        batches = stream.map(lambda index, record: finish(record, index), **options)
+        batches = batches.batch(batch_size, drop_remainder=True)
+    else:
+        records = tf.data.TFRecordDataset(shards)
+        batches = records.map(finish, **options).batch(batch_size)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _endless(shards: list[str], count: int, seed: int, first: int) -> tf.data.Dataset:
+    """(position, record) from position `first` on; each epoch is a new permutation."""
+
+    def epoch(number):
+        pair = tf.stack([tf.cast(seed, tf.int64), number])
+        files = tf.random.experimental.stateless_shuffle(tf.constant(shards), pair)
+        windows = tf.data.TFRecordDataset(files).batch(_SHUFFLE_WINDOW).enumerate()
+
+        # Not `Dataset.shuffle`: its random state would depend on where a run was resumed.
+        def shuffled(index, window):
+            return tf.data.Dataset.from_tensor_slices(
+                tf.random.experimental.stateless_shuffle(window, pair + [1 + index, 0])
+            )
+
+        return windows.flat_map(shuffled).enumerate(number * count)
+
+    epochs = tf.data.Dataset.range(first // count, 2**31)
+    # What is left out is never decoded, so a resumed run starts at once.
+    return epochs.flat_map(epoch).skip(first % count)
+
+
+def _augmented(example, base, augment: Augment, size: tuple[int, int], ignore_label: int):
+    """One training picture at `size`; `base` is its seed, int64 [2]."""
+
+    def seed(number: int):
+        return base + tf.constant([number * 7919, 0], tf.int64)
+
+    if augment.style == "resized_crop":
+        example = transforms.random_resized_crop(
+            example, seed(1), size=size, area=augment.area, aspect=augment.aspect
+        )
+    else:
+        scales = transforms.scale_factors(*augment.scale, augment.scale_step)
+        example = transforms.random_scale(example, seed(1), scales=scales)
+        example = transforms.pad_to(example, size, pixel=augment.pixel, ignore_label=ignore_label)
+        example = transforms.random_crop(example, seed(2), size=size)
+    if augment.flip:
+        example = transforms.random_flip(example, seed(3))
+    if augment.color:
+        example = transforms.random_color(
+            example, seed(4), strength=augment.color, grey=augment.grey
+        )
+    return example
+
+
+def _fitted(example, size: tuple[int, int], ignore_label: int):
+    """Shrunk to fit into `size` if larger, then padded to it."""
+    whole = tf.cast(tf.shape(example[keys.IMAGE])[:2], tf.float32)
+    scale = tf.reduce_min(tf.cast(tf.constant(size), tf.float32) / whole)
+    example = tf.cond(
+        scale < 1.0,
+        lambda: transforms.resize(example, tf.maximum(transforms.scaled_size(whole, scale), 1)),
+        lambda: {**example, keys.IMAGE: tf.cast(example[keys.IMAGE], tf.float32)},
+    )
+    example = transforms.pad_to(example, size, pixel=127.5, ignore_label=ignore_label)
+    return transforms.crop_at(example, [0, 0], size)

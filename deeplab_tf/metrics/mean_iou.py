@@ -1,0 +1,85 @@
+"""Intersection over union from one confusion matrix, by the official rule."""
+
+import numpy as np
+
+
+def confusion_matrix(
+    labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None = None
+) -> np.ndarray:
+    """int64 [num_classes, num_classes]: rows are labels, columns predictions.
+
+    Args:
+        labels: integers of any shape.
+        predictions: integers 0..num_classes-1 of the same shape.
+        num_classes: number of classes.
+        ignore_label: label value that doesn't count.
+
+    Raises:
+        ValueError: a counted label or a prediction is outside 0..num_classes-1. Keras' MeanIoU
+            drops those without a word.
+    """
+    labels, predictions = np.asarray(labels).ravel(), np.asarray(predictions).ravel()
+    if ignore_label is not None:
+        keep = labels != ignore_label
+        if not keep.all():
+            labels, predictions = labels[keep], predictions[keep]
+    if labels.size and (
+        labels.max() >= num_classes
+        or predictions.max() >= num_classes
+        or labels.min() < 0
+        or predictions.min() < 0
+    ):
+        raise ValueError(f"labels and predictions must lie in 0..{num_classes - 1}.")
+    # One pass over the pixels: a small integer per pixel, counted.
+    small = np.dtype(np.uint16 if num_classes <= 256 else np.int64)
+    joint = labels.astype(small) * small.type(num_classes) + predictions.astype(small)
+    counts = np.bincount(joint, minlength=num_classes * num_classes)
+    return counts.reshape(num_classes, num_classes)
+
+
+class ConfusionMatrix:
+    """Adds up pictures in constant memory; scores come from the sum.
+
+    Args:
+        num_classes: number of classes.
+        ignore_label: label value that doesn't count.
+    """
+
+    def __init__(self, num_classes: int, ignore_label: int | None = None):
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.matrix = np.zeros((num_classes, num_classes), np.int64)
+
+    def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
+        """Adds label and prediction maps of equal shape."""
+        self.matrix += confusion_matrix(labels, predictions, self.num_classes, self.ignore_label)
+
+    @property
+    def class_iou(self) -> np.ndarray:
+        """float64 [num_classes]; NaN for a class without labelled pixels."""
+        labelled, predicted = self.matrix.sum(1), self.matrix.sum(0)
+        union = labelled + predicted - np.diag(self.matrix)
+        iou = np.diag(self.matrix) / np.maximum(union, 1)
+        return np.where(labelled > 0, iou, np.nan)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over classes that are labelled *or* predicted; 0 if no pixel counts.
+
+        A class that is predicted but never labelled counts as 0, one in neither is left out.
+        """
+        union = self.matrix.sum(1) + self.matrix.sum(0) - np.diag(self.matrix)
+        present = union > 0
+        if not present.any():
+            return 0.0
+        return float((np.diag(self.matrix)[present] / union[present]).mean())
+
+    @property
+    def pixel_share(self) -> np.ndarray:
+        """Share of the counted pixels with each label."""
+        return self.matrix.sum(1) / max(1, self.matrix.sum())
+
+    @property
+    def predicted_share(self) -> np.ndarray:
+        """Share of the counted pixels predicted as each class."""
+        return self.matrix.sum(0) / max(1, self.matrix.sum())

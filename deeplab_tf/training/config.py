@@ -1,0 +1,229 @@
+"""What a training run is: frozen dataclasses, Python config files and `key=value` overrides."""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deeplab_tf.datasets.pipeline import Augment
+from deeplab_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network. `num_classes` comes from the data.
+
+    Attributes:
+        class_name: "DeepLabV3" or "DeepLabV3Plus".
+        arguments: of its constructor.
+    """
+
+    class_name: str = "DeepLabV3Plus"
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move.
+
+    Attributes:
+        name: "momentum" (the official SGD) or "adamw".
+        learning_rate: base rate.
+        policy: see `schedules.Schedule`.
+        power, end_rate: of the policy.
+        warmup_steps: linear growth of the rate from `warmup_rate`.
+        warmup_rate: where it starts.
+        momentum: of "momentum".
+        weight_decay: L2 coefficient for "momentum" (sum(w ** 2) / 2, as TF1 counts), decoupled
+            decay for "adamw". Both on convolution kernels only.
+        last_layer_multiplier: of the learning rate after the backbone.
+        clip_norm: of all gradients together, None for none.
+        ema: share of the old average kept at each step if weights shall be averaged, else 0.
+    """
+
+    name: str = "momentum"
+    learning_rate: float = 0.007
+    policy: str = "poly"
+    power: float = 0.9
+    end_rate: float = 0.0
+    warmup_steps: int = 0
+    warmup_rate: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 4e-5
+    last_layer_multiplier: float = 1.0
+    clip_norm: float | None = None
+    ema: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Which pixels count how much.
+
+    Attributes:
+        class_weights: () for none, one number per class, or "auto": the inverse square root of
+            each class's share, as counted when the records were written.
+        top_k_percent_pixels, hard_example_mining_step: see `SoftmaxCrossEntropy`.
+    """
+
+    class_weights: tuple[float, ...] | str = ()
+    top_k_percent_pixels: float = 1.0
+    hard_example_mining_step: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One experiment.
+
+    Attributes:
+        data: folder of records.
+        model, augment, optimizer, loss: see there.
+        image_size: (height, width) of the training pictures.
+        eval_size: (height, width) for validation and prediction; None takes image_size.
+        resize: how a whole picture gets to that size: "stretch" or "fit".
+        batch_size: pictures in a step.
+        steps: of the whole training.
+        train_split, val_split: names of splits.
+        batch_norm_momentum: of every batch norm; None keeps the official ones, which are made
+            for tens of thousands of steps.
+        freeze_batch_norm: keep the moving statistics; "auto" does so below 16 pictures a step
+            when training starts from given weights.
+        init: preset or run folder to start from; "" starts from random weights.
+        evaluate_every, checkpoint_every: in steps.
+        seed: of weights, order, augmentation and dropout.
+        mixed_precision: "" or a Keras policy such as "mixed_bfloat16".
+        deterministic: bit-identical repeats; costs a little speed.
+    """
+
+    data: str = ""
+    model: ModelConfig = ModelConfig()
+    augment: Augment = Augment()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    image_size: tuple[int, int] = (513, 513)
+    eval_size: tuple[int, int] | None = None
+    resize: str = "fit"
+    batch_size: int = 16
+    steps: int = 30000
+    train_split: str = "train"
+    val_split: str = "val"
+    batch_norm_momentum: float | None = None
+    freeze_batch_norm: bool | str = "auto"
+    init: str = ""
+    evaluate_every: int = 1000
+    checkpoint_every: int = 500
+    seed: int = 0
+    mixed_precision: str = ""
+    deterministic: bool = True
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def config_names() -> list[str]:
+    """Names of the configs in the package."""
+    folder = Path(__file__).parent.parent / "configs"
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a config by name or from a Python file, and applies `key=value` overrides.
+
+    Args:
+        name_or_file: a name from `config_names()`, or a .py file that defines CONFIG.
+        overrides: "optimizer.learning_rate=0.01", "model.arguments.depth_multiplier=0.5", …
+
+    Raises:
+        InputError: no such config, a key that doesn't exist (the nearest is named), or a value
+            of another type.
+    """
+    if name_or_file in config_names():
+        spec = importlib.util.find_spec(f"deeplab_tf.configs.{name_or_file}")
+        path = Path(spec.origin)  # type: ignore[union-attr, arg-type]
+    else:
+        path = Path(name_or_file)
+        if path.suffix != ".py" or not path.is_file():
+            near = difflib.get_close_matches(name_or_file, config_names(), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"no config {name_or_file!r}.{hint} Known: {', '.join(config_names())}; "
+                "or name a .py file."
+            )
+    try:
+        config = runpy.run_path(str(path))["CONFIG"]
+    except KeyError:
+        raise InputError(f"{path} defines no CONFIG.") from None
+    except (SyntaxError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise InputError(f"{override!r}: write overrides as key=value.")
+        config = _override(config, key.strip().split("."), _parse(text), key)
+    return config
+
+
+def config_from_json(value: dict) -> TrainConfig:
+    """The config that a run folder's config.json holds."""
+    value = dict(value)
+    parts = {
+        "model": ModelConfig,
+        "augment": Augment,
+        "optimizer": OptimizerConfig,
+        "loss": LossConfig,
+    }
+    for name, cls in parts.items():
+        value[name] = cls(**{k: _tuples(v) for k, v in value[name].items()})
+    return TrainConfig(**{k: v if k in parts else _tuples(v) for k, v in value.items()})
+
+
+def _tuples(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _parse(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _override(record: Any, keys: list[str], value: Any, whole: str) -> Any:
+    """A copy of a dataclass or dict with one nested value replaced."""
+    key, *rest = keys
+    if isinstance(record, dict):
+        new = _override(record.get(key, {}), rest, value, whole) if rest else value
+        return {**record, key: new}
+    names = [field.name for field in dataclasses.fields(record)]
+    if key not in names:
+        near = difflib.get_close_matches(key, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
+        raise InputError(f"config key {whole!r} doesn't exist.{hint}")
+    old = getattr(record, key)
+    if rest:
+        if not (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+            raise InputError(f"config key {whole!r}: {key} has no parts.")
+        return dataclasses.replace(record, **{key: _override(old, rest, value, whole)})
+    if dataclasses.is_dataclass(old):
+        raise InputError(f"config key {whole!r} is a group; set one of its keys.")
+    return dataclasses.replace(record, **{key: _checked(old, value, whole)})
+
+
+def _checked(old: Any, value: Any, whole: str) -> Any:
+    """The value in the type of the one it replaces."""
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(old, bool) and not isinstance(value, bool | str):
+        raise InputError(f"{whole} is true or false; got {value!r}.")
+    if isinstance(old, int | float) and not isinstance(old, bool):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{whole} is a number; got {value!r}.")
+        if isinstance(old, int) and isinstance(value, float) and value != int(value):
+            raise InputError(f"{whole} is a whole number; got {value!r}.")
+        return type(old)(value) if value is not None and isinstance(old, float) else value
+    if isinstance(old, tuple) and not isinstance(value, tuple | str | type(None)):
+        raise InputError(f"{whole} is a list such as {list(old)}; got {value!r}.")
+    return value
