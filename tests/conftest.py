@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).parent.parent
@@ -21,3 +23,70 @@ def pytest_addoption(parser):
         default=ROOT.parent / "shared" / "pretrained",
         help="folder with official weights and the answers they must give",
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tmp_path_factory) -> Path:
+    """A preset folder: a real model of two classes, tiny, with random weights; 32x32."""
+    import keras
+
+    import deeplab_tf as dl
+
+    keras.utils.set_random_seed(7)
+    model = dl.DeepLabV3(
+        2, depth_multiplier=0.1, divisible_by=1, atrous_rates=(), aspp_convs_filters=8
+    )
+    info = dl.ModelInfo(
+        classes=("background", "person"),
+        colors=((0, 0, 0), (0, 153, 255)),
+        image_size=(32, 32),
+        resize="stretch",
+    )
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    model.save_to_preset(folder, info)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def red_lite_files(tmp_path_factory) -> dict[str, Path]:
+    """.tflite files that all find red pixels: class 1 where red is above 128. 24x32 pixels.
+
+    They differ in what goes in and out: "probabilities" (uint8 in), "int8" (quantised within,
+    uint8 in and out), "signed" (int8 in and out), "argmax", "logits" (float pixels -1..1) and
+    "single" (one map).
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    def logits(image):
+        red = (tf.cast(image[..., :1], tf.float32) - 128) / 16
+        return tf.concat([-red, red], -1)
+
+    def as_float(image):
+        return tf.nn.softmax(logits(image))
+
+    functions = {
+        "probabilities": (as_float, tf.uint8),
+        "int8": (as_float, tf.float32),
+        "signed": (as_float, tf.float32),
+        "argmax": (lambda x: tf.argmax(logits(x), -1, output_type=tf.int32), tf.uint8),
+        "logits": (lambda x: logits((x + 1) * 127.5), tf.float32),
+        "single": (lambda x: tf.sigmoid(2 * logits(x)[..., 1:]), tf.uint8),
+    }
+    folder, random = tmp_path_factory.mktemp("lite"), np.random.default_rng(0)
+    samples = [random.integers(0, 256, (1, 24, 32, 3)).astype(np.float32) for _ in range(4)]
+    samples[0][0, 0, 0], samples[0][0, 0, 1] = 0, 255
+    files = {}
+    for name, (function, pixels) in functions.items():
+        signature = tf.TensorSpec((1, 24, 32, 3), pixels, name="image")
+        concrete = tf.function(function).get_concrete_function(signature)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
+        if name in ("int8", "signed"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: [[sample] for sample in samples]
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            kind = tf.uint8 if name == "int8" else tf.int8
+            converter.inference_input_type = converter.inference_output_type = kind
+        files[name] = folder / f"{name}.tflite"
+        files[name].write_bytes(converter.convert())
+    return files

@@ -92,7 +92,8 @@ class ResizeLike(keras.layers.Layer):
     def call(self, inputs):
         x, reference = inputs
         size = tuple(self._target(side) for side in ops.shape(reference)[1:3])
-        if None not in x.shape[1:3] and tuple(x.shape[1:3]) == size:
+        # Open sides are symbolic tensors, which can't be compared here.
+        if all(isinstance(side, int) for side in size) and tuple(x.shape[1:3]) == size:
             return x
         return resize_bilinear(x, size)
 

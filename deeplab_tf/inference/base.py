@@ -1,0 +1,213 @@
+"""What every way of running a model shares: pictures brought to its size, answers brought back.
+
+NumPy and Pillow only.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.pictures import strips
+
+# A model that takes pictures at their own size gets them no larger than this: 4 megapixels of
+# activations are gigabytes.
+MAX_PIXELS = 2048 * 2048
+# Fills up a picture that doesn't fill the model's input; it normalises to zero.
+PAD_PIXEL = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A picture at the model's size.
+
+    Attributes:
+        image: uint8 [h, w, 3].
+        filled: (height, width) of the part at the upper left that is picture; the rest is padding.
+    """
+
+    image: np.ndarray
+    filled: tuple[int, int]
+
+
+def prepare(
+    image: np.ndarray,
+    size: tuple[int, int] | None,
+    resize: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Prepared:
+    """Brings uint8 [H, W, 3] to a model's size: half-pixel centres, antialiased.
+
+    Args:
+        image: the picture.
+        size: (height, width) of the model's input.
+        resize: "stretch" to size; "fit" its longest side and pad below and at the right; "none"
+            leaves the picture at its size.
+        max_pixels: larger pictures are shrunk to so many pixels where `resize` is "none".
+    """
+    height, width = image.shape[:2]
+    if resize == "none" or size is None:
+        shrink = min(1.0, math.sqrt(max_pixels / (height * width)))
+        filled = target = (max(1, int(height * shrink)), max(1, int(width * shrink)))
+    elif resize == "stretch":
+        filled = target = size
+    else:
+        scale = min(size[0] / height, size[1] / width)
+        # A hair more, or a side that fits exactly might lose a pixel to rounding.
+        filled = (max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6)))
+        target = size
+    if filled != (height, width):
+        image = np.asarray(Image.fromarray(image).resize(filled[::-1], Image.Resampling.BILINEAR))
+    if filled != target:
+        canvas = np.full((*target, 3), PAD_PIXEL, np.uint8)
+        canvas[: filled[0], : filled[1]] = image
+        image = canvas
+    return Prepared(image, filled)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreMap:
+    """Class probabilities at the model's resolution, to be read at the picture's.
+
+    Kept small because [H, W, classes] of a large photo doesn't fit into memory. What is asked for
+    is enlarged strip by strip, always bilinearly with half-pixel centres, and only then decided:
+    enlarging labels would draw stairs.
+
+    Attributes:
+        values: float32 [h, w, classes], without padding.
+        size: (height, width) of the picture.
+    """
+
+    values: np.ndarray
+    size: tuple[int, int]
+
+    @property
+    def num_classes(self) -> int:
+        return self.values.shape[-1]
+
+    def probabilities(self) -> np.ndarray:
+        """float32 [H, W, classes]."""
+        if self.values.shape[:2] == self.size:
+            return self.values
+        result = np.empty((*self.size, self.num_classes), np.float32)
+        for index in range(self.num_classes):
+            self._enlarge(self.values[..., index], slice(0, self.size[0]), result[..., index])
+        return result
+
+    def labels(self) -> np.ndarray:
+        """The most probable class of each pixel, the first of equals: uint8 or uint16 [H, W]."""
+        dtype = np.uint8 if self.num_classes <= 256 else np.uint16
+        result = np.zeros(self.size, dtype)
+        for rows in strips(*self.size):
+            if self.num_classes == 2:  # one map instead of two, they add up to one
+                margin = self.values[..., 1] - self.values[..., 0]
+                result[rows] = self._enlarge(margin, rows) > 0
+                continue
+            best = self._enlarge(self.values[..., 0], rows)
+            for index in range(1, self.num_classes):
+                score = self._enlarge(self.values[..., index], rows)
+                result[rows][score > best] = index
+                best = np.maximum(best, score)
+        return result
+
+    def alpha(self, classes: Sequence[int]) -> np.ndarray:
+        """Probability of any of these classes: float32 [H, W], 0..1."""
+        total = self.values[..., list(classes)].sum(-1)
+        return np.clip(self._enlarge(total, slice(0, self.size[0])), 0, 1)
+
+    def opacity(self, classes: Sequence[int]) -> np.ndarray:
+        """`alpha` in 8 bits: uint8 [H, W]; all that a picture file can hold."""
+        total = self.values[..., list(classes)].sum(-1)
+        result = np.empty(self.size, np.uint8)
+        for rows in strips(*self.size):
+            result[rows] = np.rint(np.clip(self._enlarge(total, rows), 0, 1) * 255)
+        return result
+
+    def _enlarge(
+        self, values: np.ndarray, rows: slice, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """One map [h, w] at the picture's size, these rows of it: float32 [rows, W]."""
+        height, width = self.size
+        if values.shape == self.size:
+            enlarged = values[rows].astype(np.float32)
+        else:
+            scale = values.shape[0] / height
+            box = (0, rows.start * scale, values.shape[1], min(rows.stop * scale, len(values)))
+            image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+            size = (width, rows.stop - rows.start)
+            # The filter reads beyond the box, so strips meet without a seam.
+            enlarged = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+        if out is not None:
+            out[...] = enlarged
+        return enlarged
+
+
+class Runner(abc.ABC):
+    """A model that is ready to take pictures.
+
+    Attributes:
+        name: the preset, folder or file.
+        info: classes, colours, and how pictures are brought to the model's size.
+        size: (height, width) of its input, None if it takes any.
+        max_pixels: see `prepare`.
+    """
+
+    name: str
+    info: ModelInfo
+    size: tuple[int, int] | None = None
+    max_pixels: int = MAX_PIXELS
+
+    @abc.abstractmethod
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        """Pixels uint8 [B, h, w, 3] at the model's size -> probabilities float32 [B, ., ., C]."""
+
+    def scores(self, image: np.ndarray) -> ScoreMap:
+        """What the model says about uint8 RGB [H, W, 3]."""
+        return self.batch_scores([image])[0]
+
+    def batch_scores(self, images: Sequence[np.ndarray]) -> list[ScoreMap]:
+        """The same for several pictures, at once where the model has them at one size."""
+        prepared = [self._prepare(image) for image in images]
+        if len({p.image.shape for p in prepared}) == 1:
+            outputs = list(self.forward(np.stack([p.image for p in prepared])))
+        else:
+            outputs = [self.forward(p.image[None])[0] for p in prepared]
+        return [
+            ScoreMap(_without_padding(output, p), (image.shape[0], image.shape[1]))
+            for image, p, output in zip(images, prepared, outputs, strict=True)
+        ]
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """uint8 RGB [H, W, 3] -> float32 [H, W, classes] at the picture's own size."""
+        return self.scores(image).probabilities()
+
+    def _prepare(self, image: np.ndarray) -> Prepared:
+        if self.size is None:
+            size, resize = self.info.image_size, self.info.resize
+        else:  # an input of fixed size takes nothing else
+            size, resize = self.size, "fit" if self.info.resize == "fit" else "stretch"
+        return prepare(image, size, resize, max_pixels=self.max_pixels)
+
+
+def _without_padding(output: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """The part of a map [h, w, C] that lies over the picture."""
+    filled, whole = prepared.filled, prepared.image.shape[:2]
+    rows = max(1, round(output.shape[0] * filled[0] / whole[0]))
+    columns = max(1, round(output.shape[1] * filled[1] / whole[1]))
+    return output[:rows, :columns]
+
+
+def class_name(info: ModelInfo, index: int) -> str:
+    """The name of a class, or "class 3" if the model doesn't say."""
+    return info.classes[index] if index < len(info.classes) else f"class {index}"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float [..., C] -> float32 [..., C]."""
+    exponents = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)

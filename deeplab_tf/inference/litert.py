@@ -1,0 +1,237 @@
+"""Runs .tflite files with LiteRT: no TensorFlow, no Keras, an answer within a second."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_tf.errors import InputError
+from deeplab_tf.inference.base import Runner, softmax
+from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.pictures import voc_colors
+
+_IDENTIFIER = b"TFL3"
+# Our own record of the model, which an export leaves in the archive behind the file.
+INFO_FILE = "deeplab_tf.json"
+_METADATA = b"TFLITE_METADATA"
+
+
+class LiteRTRunner(Runner):
+    """A .tflite file.
+
+    Ours take raw uint8 pixels. Files of others work too, if they take one picture and give one
+    map of scores or labels. Where float pixels go in, the file's metadata say how they are
+    normalised; without metadata, -1..1 as in the models that TensorFlow publishes.
+
+    Args:
+        path: the file.
+        threads: to run on; None takes the cores, at most four.
+        pixels: (lowest, highest) value of float pixels, instead of the above.
+
+    Attributes:
+        pixels: in effect; None for integer pixels.
+
+    Raises:
+        InputError: the file is missing or isn't a TFLite segmenter, or LiteRT isn't installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        threads: int | None = None,
+        pixels: tuple[float, float] | None = None,
+    ):
+        self.name = str(path)
+        content = _read(Path(path))
+        self._interpreter = _open(content, self.name, threads or min(4, os.cpu_count() or 1))
+        self._input = self._choose_input(self._interpreter.get_input_details())
+        self._output = self._choose_output(self._interpreter.get_output_details())
+        self.size = (int(self._input["shape"][1]), int(self._input["shape"][2]))
+        files = _files_behind(content)
+        self.info = _info(files, self.size, self.name)
+        self.pixels = None
+        if self._input["dtype"] == np.float32:
+            own = (0.0, 255.0) if INFO_FILE in files else None
+            self.pixels = pixels or own or _normalization(content) or (-1.0, 1.0)
+
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        return np.stack([self._one(image) for image in batch])
+
+    def _one(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [h, w, 3] -> probabilities float32 [h', w', C]."""
+        self._interpreter.set_tensor(self._input["index"], self._as_input(image)[None])
+        self._interpreter.invoke()
+        return self._as_probabilities(self._interpreter.get_tensor(self._output["index"])[0])
+
+    def _as_input(self, image: np.ndarray) -> np.ndarray:
+        if self.pixels is not None:
+            low, high = self.pixels
+            return (image * np.float32((high - low) / 255) + np.float32(low)).astype(np.float32)
+        if self._input["dtype"] == np.int8:
+            return (image.astype(np.int16) - 128).astype(np.int8)
+        return image.astype(self._input["dtype"])
+
+    def _as_probabilities(self, output: np.ndarray) -> np.ndarray:
+        scale, zero_point = self._output["quantization"]
+        if output.ndim == 3 and output.shape[-1] == 1 and not scale and output.dtype != np.float32:
+            output = output[..., 0]
+        if output.ndim == 2:  # an argmax inside: certain everywhere
+            known = max(len(self.info.classes), int(output.max(initial=0)) + 1, 2)
+            return np.eye(known, dtype=np.float32)[output.astype(np.int64)]
+        scores = output.astype(np.float32)
+        if scale:
+            scores = (scores - zero_point) * np.float32(scale)
+        if scores.shape[-1] == 1:  # one map: of the foreground
+            if scores.min() < -0.01 or scores.max() > 1.01:
+                scores = 1 / (1 + np.exp(-scores))
+            return np.concatenate([1 - scores, scores], axis=-1)
+        # Each of C values is off by up to half a step where they are quantised.
+        tolerance = 0.01 + scores.shape[-1] * scale / 2
+        sums = scores.sum(-1)
+        if scores.min() >= -tolerance and np.abs(sums - 1).max() <= tolerance:
+            return scores / np.maximum(sums, 1e-6)[..., None]
+        return softmax(scores)
+
+    def _choose_input(self, details: list[dict]) -> dict:
+        shapes = [[*map(int, entry["shape_signature"])] for entry in details]
+        if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3 or shapes[0][0] > 1:
+            raise InputError(f"{self.name} takes {shapes}, not one RGB picture [1, h, w, 3].")
+        if -1 in shapes[0][1:3]:
+            raise InputError(f"{self.name} has no fixed size; export it again with --size.")
+        return details[0]
+
+    def _choose_output(self, details: list[dict]) -> dict:
+        """The first map among the outputs."""
+        for output in details:
+            if len(output["shape"]) in (3, 4) and min(output["shape"][1:3]) > 1:
+                return output
+        shapes = [[*map(int, output["shape"])] for output in details]
+        raise InputError(
+            f"{self.name} isn't a segmenter: it gives {shapes}, no map [1, h, w, classes]."
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a .tflite file.") from None
+    if content[4:8] != _IDENTIFIER:
+        raise InputError(
+            f"{path} isn't a TFLite model, whatever its name says; export it with: "
+            "deeplab-tf export --to tflite"
+        )
+    return content
+
+
+def _open(content: bytes, name: str, threads: int):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise InputError(
+            f"{name}: running a .tflite file needs LiteRT: pip install ai-edge-litert"
+        ) from None
+    try:
+        with _quiet_stderr():
+            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
+        raise InputError(
+            f"{name} can't be run ({reason}); it is damaged or has operators that LiteRT doesn't "
+            "know. Copy or export it again."
+        ) from None
+    return interpreter
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Holds back what the native code prints past `sys.stderr` on loading."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _files_behind(content: bytes) -> dict[str, str]:
+    """Text files in the zip archive that may follow a model: name -> text."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [name for name in archive.namelist() if name.endswith((".txt", ".json"))]
+            return {name: archive.read(name).decode("utf-8", "replace") for name in names}
+    except Exception:  # most files have none, and a broken one is no reason not to run the model
+        return {}
+
+
+def _info(files: dict[str, str], size: tuple[int, int], name: str) -> ModelInfo:
+    """The record of the model: ours if the file has it, else its labels."""
+    if INFO_FILE in files:
+        try:
+            return ModelInfo.from_json(json.loads(files[INFO_FILE]))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{name}: its record {INFO_FILE} can't be read ({error}); export it again."
+            ) from None
+    texts = [text for file, text in sorted(files.items()) if file.endswith(".txt")]
+    labels = tuple(line.strip() for line in texts[0].splitlines()) if texts else ()
+    return ModelInfo(labels, voc_colors(len(labels)), image_size=size, resize="stretch")
+
+
+def _normalization(content: bytes) -> tuple[float, float] | None:
+    """(lowest, highest) float pixel by the file's metadata: pixel 0..255 -> (pixel - mean) / std.
+
+    Walks the published schema by the positions of its fields: ModelMetadata.subgraph_metadata[0]
+    .input_tensor_metadata[0].process_units[i].options, a NormalizationOptions.
+    """
+    if _METADATA not in content:
+        return None
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import encode, number_types, table
+
+    def field(place, slot):
+        offset = place.Offset(4 + 2 * slot)
+        return offset and place.Pos + offset
+
+    def items(place, slot):
+        at = field(place, slot)
+        if not at:
+            return []
+        start = place.Vector(at - place.Pos)
+        return [start + 4 * i for i in range(place.VectorLen(at - place.Pos))]
+
+    def tables(place, slot):
+        return [table.Table(place.Bytes, place.Indirect(at)) for at in items(place, slot)]
+
+    try:
+        model = schema.Model.GetRootAsModel(content, 0)
+        entries = [model.Metadata(i) for i in range(model.MetadataLength())]
+        index = next(entry.Buffer() for entry in entries if entry.Name() == _METADATA)
+        data = model.Buffers(index).DataAsNumpy().tobytes()
+        root = table.Table(data, encode.Get(number_types.UOffsetTFlags.packer_type, data, 0))
+        for unit in tables(tables(tables(root, 3)[0], 2)[0], 4):
+            kind, at = field(unit, 0), field(unit, 1)
+            if kind and unit.Get(number_types.Uint8Flags, kind) == 1 and at:
+                options = table.Table(data, unit.Indirect(at))
+                mean, std = (
+                    options.Get(number_types.Float32Flags, items(options, slot)[0])
+                    for slot in (0, 1)
+                )
+                return (0 - mean) / std, (255 - mean) / std
+    except Exception:  # offsets are followed blindly; metadata that can't be read say nothing
+        return None
+    return None

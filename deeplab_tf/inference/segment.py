@@ -1,0 +1,198 @@
+"""A picture in, labels at its own size out, and the pictures that people want of them."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import pictures
+from deeplab_tf.errors import InputError
+from deeplab_tf.inference.base import ScoreMap, class_name
+from deeplab_tf.inference.runner import load_runner
+from deeplab_tf.models.info import ModelInfo
+
+# What `Segmentation.save` can write -> ending of the file's name.
+OUTPUTS = {
+    "mask": "_mask.png",
+    "overlay": "_overlay.jpg",
+    "cutout": "_cutout.png",
+    "blur": "_blur.jpg",
+}
+Classes = int | str | Sequence[int | str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """A picture and what a model says about it.
+
+    Attributes:
+        image: the picture, upright RGB uint8 [H, W, 3].
+        labels: the class of each pixel, [H, W].
+        scores: probabilities at the model's resolution.
+        info: names and colours of the classes.
+        name: of the picture, without folder and suffix.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    scores: ScoreMap
+    info: ModelInfo
+    name: str = "picture"
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 [H, W, classes]; made when asked for, and large."""
+        return self.scores.probabilities()
+
+    @property
+    def colors(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB by class: the model's, or those of PASCAL VOC."""
+        own = self.info.colors
+        return own if len(own) >= self.scores.num_classes else self._default_colors()
+
+    def _default_colors(self) -> tuple[tuple[int, int, int], ...]:
+        return pictures.voc_colors(min(256, self.scores.num_classes))
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the picture by class, for the classes in it; largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=self.scores.num_classes)
+        return {
+            class_name(self.info, int(i)): float(counts[i] / self.labels.size)
+            for i in np.argsort(-counts, kind="stable")
+            if counts[i]
+        }
+
+    def alpha(self, classes: Classes = None) -> np.ndarray:
+        """How far each pixel belongs to `classes`: float32 [H, W], 0..1.
+
+        Args:
+            classes: names or values. None takes all but the background.
+
+        Raises:
+            InputError: no such class; or None for a model that has no background.
+        """
+        return self.scores.alpha(self.class_values(classes))
+
+    def overlay(self, alpha: float = 0.5) -> np.ndarray:
+        """The picture under the classes' colours; background stays clear: uint8 [H, W, 3]."""
+        return pictures.overlay(self.image, self.labels, self.colors, alpha)
+
+    def cut_out(self, classes: Classes = None) -> np.ndarray:
+        """The classes alone, all else transparent: RGBA uint8 [H, W, 4]. `classes`: see `alpha`."""
+        return pictures.cut_out(self.image, self.scores.opacity(self.class_values(classes)))
+
+    def blur(self, radius: float | None = None, classes: Classes = None) -> np.ndarray:
+        """The classes sharp, the rest blurred: uint8 [H, W, 3].
+
+        Args:
+            radius: in pixels; None takes 1/40 of the longer side.
+            classes: see `alpha`.
+        """
+        opacity = self.scores.opacity(self.class_values(classes))
+        return pictures.blur_background(self.image, opacity, radius)
+
+    def render(self, what: str, classes: Classes = None) -> np.ndarray:
+        """One of `OUTPUTS` as an array."""
+        if what == "mask":
+            return self.labels
+        if what == "overlay":
+            return self.overlay()
+        if what == "cutout":
+            return self.cut_out(classes)
+        if what == "blur":
+            return self.blur(classes=classes)
+        raise InputError(f"there is no output {what!r}; it is one of {', '.join(OUTPUTS)}.")
+
+    def save(
+        self,
+        path: str | os.PathLike,
+        what: str | Sequence[str] | None = None,
+        classes: Classes = None,
+    ) -> list[Path]:
+        """Writes pictures and returns their paths.
+
+        Args:
+            path: a file, which gets one picture, or a folder, which gets NAME_mask.png,
+                NAME_overlay.jpg and so on.
+            what: some of `OUTPUTS`. None: the overlay for a file; for a folder, all that the
+                model can give (one without background can't cut out).
+            classes: what to cut out; see `alpha`.
+        """
+        path = Path(path)
+        wanted = [what] if isinstance(what, str) else what
+        if pictures.is_image(path):
+            kind = (wanted or ["overlay"])[0]
+            self._write(path, kind, classes)
+            return [path]
+        if wanted is None:
+            wanted = [kind for kind in OUTPUTS if self.can_give(kind) or classes is not None]
+        targets = [(path / f"{self.name}{OUTPUTS.get(kind, '')}", kind) for kind in wanted]
+        for target, kind in targets:
+            self._write(target, kind, classes)
+        return [target for target, _ in targets]
+
+    def _write(self, path: Path, what: str, classes: Classes) -> None:
+        array = self.render(what, classes)
+        palette = self.colors if what == "mask" and array.dtype == np.uint8 else None
+        if palette and path.suffix.lower() != ".png":
+            raise InputError(f"{path}: a label map needs a .png; JPEG would change its values.")
+        pictures.save_image(path, array, palette=palette)
+
+    def can_give(self, what: str) -> bool:
+        """Whether an output needs no classes to be named."""
+        return what in ("mask", "overlay") or self._background() is not None
+
+    def _background(self) -> int | None:
+        """The value of the background class, if there is one."""
+        for index, name in enumerate(self.info.classes):
+            if name.lower() in ("background", "bg", "_background_", "__background__"):
+                return index
+        return None if self.info.classes else 0
+
+    def class_values(self, classes: Classes = None) -> list[int]:
+        """Values of classes given by name or value; see `alpha`."""
+        count = self.scores.num_classes
+        if classes is None:
+            background = self._background()
+            if background is None:
+                raise InputError(
+                    "this model has no background class; name the classes to keep, some of: "
+                    f"{', '.join(self.info.classes)}."
+                )
+            return [index for index in range(count) if index != background]
+        values = []
+        for item in [classes] if isinstance(classes, int | str) else classes:
+            if isinstance(item, str) and item in self.info.classes:
+                item = self.info.classes.index(item)
+            if isinstance(item, str) and item.isdigit():
+                item = int(item)
+            if isinstance(item, str) or not 0 <= item < count:
+                names = [class_name(self.info, i) for i in range(count)]
+                raise InputError(f"there is no class {item!r}; there are {', '.join(names)}.")
+            values.append(int(item))
+        return values
+
+
+def segment(
+    model: Any, picture: str | os.PathLike | bytes | Image.Image | np.ndarray
+) -> Segmentation:
+    """Segments one picture.
+
+    Args:
+        model: a Keras model of ours, the name of a preset, a folder, a .tflite file, or a
+            runner. For many pictures open it once: `load_runner(name)`.
+        picture: a file, its bytes, a Pillow picture or a uint8 RGB array, of any size.
+
+    Raises:
+        InputError: the model or the picture can't be read.
+    """
+    image = pictures.read_image(picture)
+    runner = load_runner(model)
+    scores = runner.scores(image)
+    name = Path(picture).stem if isinstance(picture, str | os.PathLike) else "picture"
+    return Segmentation(image, scores.labels(), scores, runner.info, name)
