@@ -10,7 +10,7 @@ import deeplab_tf as dl
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.base import softmax
 from deeplab_tf.inference.litert import INFO_FILE, LiteRTRunner
-from deeplab_tf.inference.runner import KerasRunner, SavedModelRunner, load_runner
+from deeplab_tf.inference.runner import KerasRunner, SavedModelRunner, lite_file_of, load_runner
 from deeplab_tf.models.info import ModelInfo
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (45, 70, 3), np.uint8)
@@ -36,13 +36,22 @@ def test_a_picture_at_the_models_size_gets_the_models_own_answer(model):
     np.testing.assert_allclose(load_runner(model).probabilities(image), softmax(logits), atol=1e-5)
 
 
+def test_compiling_after_some_pictures_changes_nothing(model):
+    runner = load_runner(model)
+    early = runner.probabilities(IMAGE)
+    for _ in range(8):
+        runner.scores(IMAGE)
+    np.testing.assert_allclose(runner.probabilities(IMAGE), early, atol=1e-4)
+
+
 def test_any_size_goes_in_where_the_model_has_none(tiny_preset):
     model = dl.from_preset(tiny_preset)
     model.info = ModelInfo(classes=("a", "b"))
     runner = load_runner(model)
-    for shape in ((45, 70), (1, 1), (33, 64)):
-        image = np.resize(IMAGE, (*shape, 3))
-        assert runner.scores(image).values.shape[:2] == shape
+    # The later ones run compiled, for a size that isn't known to the graph.
+    for side in range(1, 80, 8):
+        image = np.resize(IMAGE, (side, 33, 3))
+        assert runner.scores(image).values.shape[:2] == (side, 33)
 
 
 def test_fixed_inputs_are_found(tiny_preset):
@@ -105,6 +114,13 @@ def test_a_saved_model_that_gives_labels_is_certain(tmp_path):
     )
     labels = load_runner(tmp_path / "saved").scores(IMAGE).labels()
     np.testing.assert_array_equal(labels, IMAGE[..., 0] > 128)
+
+
+def test_the_lite_file_beside_a_preset_is_found(tmp_path):
+    assert lite_file_of(tmp_path) is None and lite_file_of("no_such_preset") is None
+    for name in ("a_float16.tflite", "b_int8.tflite"):
+        (tmp_path / name).touch()
+    assert lite_file_of(tmp_path) == tmp_path / "b_int8.tflite"
 
 
 def test_what_cannot_be_opened_is_named(tmp_path):

@@ -1,0 +1,187 @@
+"""`deeplab-tf predict`."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from deeplab_tf.errors import InputError
+
+
+@click.command(short_help="Segment pictures: label map, overlay, cut-out, background blur.")
+@click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
+@click.option(
+    "--model",
+    metavar="PRESET|FOLDER|FILE",
+    help="A preset's name, a folder from train, convert or export, or a .tflite.  [portrait]",
+)
+@click.option("--tflite", metavar="FILE", help="The same as --model FILE.tflite.")
+@click.option("--fast", is_flag=True, help="Take the .tflite file in the preset's folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("predictions"),
+    show_default=True,
+    help="Where results go.",
+)
+@click.option("--what", metavar="LIST", help="Some of mask,overlay,cutout,blur.  [all]")
+@click.option(
+    "--classes", metavar="LIST", help="What to cut out: names or values.  [all but background]"
+)
+def command(pictures, model, tflite, fast, out, what, classes):
+    """Segment pictures, folders of pictures, or patterns such as "*.jpg".
+
+    Every picture gives NAME_mask.png (class values under a palette), NAME_overlay.jpg,
+    NAME_cutout.png (with transparency) and NAME_blur.jpg, all at its own size. A .tflite file
+    answers within a second, since TensorFlow isn't loaded for it; --fast takes the one that
+    comes with the preset, a little less exact than the preset itself.
+
+    A picture that can't be read is reported and the rest is done; the exit code is then 1, or 2
+    if there was none that could.
+
+    \b
+    Examples:
+      deeplab-tf predict photo.jpg
+      deeplab-tf predict --fast photos/ --what cutout
+      deeplab-tf predict --model runs/mine/best "holiday/*.jpg" --out results
+      deeplab-tf predict --tflite model.tflite photo.jpg
+    """
+    from deeplab_tf.inference.segment import OUTPUTS
+
+    wanted = _listed(what)
+    for kind in wanted or ():
+        if kind not in OUTPUTS:
+            raise InputError(f"--what {kind}: there are {', '.join(OUTPUTS)}.")
+    jobs, mistakes = find_pictures(pictures, out)
+    for mistake in mistakes:
+        click.echo(f"error: {mistake}", err=True)
+    done = 0
+    if jobs:
+        runner = _runner(model, tflite, fast)
+        done = _segment_all(runner, jobs, wanted, _listed(classes))
+    failed = len(mistakes) + len(jobs) - done
+    if len(jobs) + len(mistakes) > 1:
+        click.echo(f"{done} pictures done, {failed} not; results are in {out}")
+    if failed:
+        click.get_current_context().exit(1 if done else 2)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """ "a, b" -> ["a", "b"]."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def _runner(model: str | None, tflite: str | None, fast: bool):
+    from deeplab_tf.inference.runner import lite_file_of, load_runner
+
+    if model and tflite:
+        raise InputError("give either --model or --tflite.")
+    if tflite:
+        from deeplab_tf.inference.litert import LiteRTRunner
+
+        return LiteRTRunner(tflite)
+    model = model or "portrait"
+    if fast and not model.endswith(".tflite"):
+        lite = lite_file_of(model)
+        if lite is None:
+            raise InputError(
+                f"--fast: {model} has no .tflite file in its folder; write one with: "
+                f"deeplab-tf export --model {model} --to tflite"
+            )
+        model = str(lite)
+    return load_runner(model)
+
+
+def find_pictures(
+    sources: Sequence[str], out: Path
+) -> tuple[list[tuple[Path, Path, str]], list[str]]:
+    """Expands files, folders and patterns.
+
+    Args:
+        sources: as the user gave them.
+        out: results go there; what lies in it is no source.
+
+    Returns:
+        (picture, folder for its results, name of its results) for each, and what went wrong.
+    """
+    found: list[tuple[Path, Path]] = []
+    mistakes = []
+    for source in sources:
+        paths = _expand(source, out)
+        if not paths:
+            kind = "no pictures in there" if Path(source).is_dir() else "no such picture"
+            mistakes.append(f"{source}: {kind}.")
+        found += paths
+    jobs, taken = [], set()
+    for path, place in dict.fromkeys(found):
+        # photo.jpg and photo.png would overwrite each other's results.
+        name, number = path.stem, 2
+        while (place, name) in taken:
+            name, number = f"{path.stem}-{number}", number + 1
+        taken.add((place, name))
+        jobs.append((path, place, name))
+    return jobs, mistakes
+
+
+def _expand(source: str, out: Path) -> list[tuple[Path, Path]]:
+    """(picture, folder for its results) of one argument. Folders keep their inner structure."""
+    from deeplab_tf.pictures import is_image
+
+    path = Path(source)
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file() and is_image(p))
+        own = out.resolve()
+        return [
+            (p, out / p.parent.relative_to(path))
+            for p in inside
+            if own == path.resolve() or not p.resolve().is_relative_to(own)
+        ]
+    if path.exists():
+        return [(path, out)]
+    matches = (Path(p) for p in sorted(glob.glob(source, recursive=True)))
+    return [(p, out) for p in matches if p.is_file() and is_image(p)]
+
+
+def _segment_all(runner, jobs, wanted, classes) -> int:
+    """Writes the results of every picture; returns how many there were."""
+    import dataclasses
+
+    from deeplab_tf.inference.segment import segment
+
+    done = 0
+    with _progress(len(jobs)) as advance:
+        for path, place, name in jobs:
+            try:
+                result = dataclasses.replace(segment(runner, path), name=name)
+                written = result.save(place, wanted, classes)
+            except InputError as error:
+                click.echo(f"error: {error}", err=True)
+            else:
+                done += 1
+                if len(jobs) == 1:
+                    shares = [f"{what} {share:.1%}" for what, share in result.shares.items()]
+                    click.echo(f"{path}: {', '.join(shares[:5])}")
+                    for file in written:
+                        click.echo(f"  {file}")
+            advance()
+    return done
+
+
+def _progress(total: int):
+    """A context that yields a function to call after each picture; a bar if there are many."""
+    import contextlib
+
+    if total < 2:
+        return contextlib.nullcontext(lambda: None)
+
+    @contextlib.contextmanager
+    def bar():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("segmenting", total=total)
+            yield lambda: progress.advance(task)
+
+    return bar()
