@@ -26,6 +26,10 @@ CORE = [
     # (TensorFlow's own interpreter is deprecated in favour of this one). It is small beside
     # TensorFlow (some 15 MB) and has wheels for Linux, macOS and Windows.
     "ai-edge-litert>=2.3",
+    # Labels and metadata inside .tflite files, written from their published schema.
+    "flatbuffers",
+    # Says why a frozen graph can't be read. TensorFlow brings it; its range is the one that fits.
+    "protobuf",
     # Labels, metrics and weights outside the graph.
     "numpy",
     # Reads and writes pictures.

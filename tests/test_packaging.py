@@ -1,7 +1,9 @@
 """The wheel: built from a copy of the tree, installed elsewhere, used from another folder."""
 
+import ast
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,13 @@ PACKAGED = (
     "datasets",
     "export",
 )
+# Where a distribution has another name than the module that is imported.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
+    "google": "protobuf",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
 NO_CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info")
 
 
@@ -107,6 +116,35 @@ def test_the_metadata_names_version_licence_and_readme(wheel):
     assert archive.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
 
 
+def imported_distributions() -> set[str]:
+    """What the package's files import, at the top or inside functions, beside Python's own."""
+    modules = set()
+    for name, path in packaged_files().items():
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.Import):
+                    modules |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    modules.add(node.module.partition(".")[0])
+    foreign = modules - sys.stdlib_module_names - {"deeplab_tf"}
+    return {DISTRIBUTIONS.get(module, module) for module in foreign}
+
+
+def test_dependencies_are_those_that_the_code_imports(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+    required = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist")
+    names = {
+        r: re.match(r"[\w-]+", r)[0]
+        for r in required
+        if "extra == 'dev'" not in r.replace('"', "'")
+    }
+    core = {name for requirement, name in names.items() if "extra ==" not in requirement}
+    imported = imported_distributions()
+    assert imported - set(names.values()) == set(), "imported, not declared"
+    assert core - imported == set(), "declared, never imported"
+
+
 def test_only_one_name_is_installed_at_the_top(installed):
     names = {path.name for path in installed.iterdir()}
     assert {name for name in names if not name.endswith(".dist-info")} == {"deeplab_tf", "bin"}
@@ -125,7 +163,7 @@ def test_the_installed_package_imports_from_another_folder(run_elsewhere, instal
 def test_the_installed_command_answers(run_elsewhere, installed):
     command = str(installed / "bin" / "deeplab-tf")
     assert deeplab_tf.__version__ in run_elsewhere(command, "--version")
-    assert "predict" in run_elsewhere(command, "--help")
+    assert "train" in run_elsewhere(command, "--help")
 
 
 def test_the_installed_portrait_preset_segments_a_picture(run_elsewhere):
