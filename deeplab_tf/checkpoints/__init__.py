@@ -4,45 +4,99 @@ import os
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from deeplab_tf.checkpoints import frozen_graph, tf1, tflite
+from deeplab_tf.checkpoints.strict import Assigned, Loaded, Source, assign
 from deeplab_tf.errors import InputError
+
+__all__ = ["Assigned", "Loaded", "Source", "load", "read"]
+
+CHECKPOINT, FROZEN_GRAPH, TFLITE = "TF1 checkpoint", "frozen graph", "TFLite"
+# How files begin that people give by mistake, and what to do with them.
+_OTHER_FILES = (
+    (b"\x1f\x8b", "is a compressed archive; unpack it (tar xf) and name what was in it"),
+    (b"PK\x03\x04", "is a zip archive; unpack it and name what was in it"),
+    (b"<", "is a web page, not a model; the download has gone wrong"),
+    (b"version https://git-lfs", "only points to a file in Git LFS; fetch it with git lfs pull"),
+    (b"\x89HDF", "is an HDF5 file, which can't be read"),
+)
 
 
 def load(
-    model: keras.Model, path: str | os.PathLike, *, new_last_layer: bool = False
-) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Fills `model` from an official file, whose format is recognised.
+    model: keras.Model, path: str | os.PathLike, *, new_last_layer: bool | None = None
+) -> Loaded:
+    """Fills `model` from an official file, whose format is recognised by its content.
+
+    All or nothing: if anything is missing, extra or misshapen, no weight changes. Counters and
+    optimiser slots are left out by rule. If the file has another number of classes than the
+    model, the last layer stays as it was made, and one line says so.
 
     Args:
         model: of the architecture that the file holds.
-        path: a TF1 checkpoint (prefix, .index file or folder), a frozen graph (.pb), or a float
-            TFLite file of an official model.
-        new_last_layer: leave the last layer random, for another number of classes.
+        path: a TF1 checkpoint (folder, prefix or one of its files), a frozen graph (.pb), or a
+            float TFLite file of an official model.
+        new_last_layer: True leaves the last layer as it was made in any case; False makes
+            another number of classes an error.
 
     Returns:
-        (source name, our variable path, shape) of every variable that was set.
+        What was set, left out and made anew. `print(loaded)` is one line; `loaded.variables` is
+        the whole name map.
 
     Raises:
-        InputError: unknown or damaged, or a variable is missing, extra or misshapen.
+        InputError: not one of these formats, damaged, or not of this model; says what is wrong.
     """
-    return tf1.assign(model, read(path, model), source=str(path), new_last_layer=new_last_layer)
+    return assign(model, read(path, model), new_last_layer=new_last_layer)
 
 
-def read(path: str | os.PathLike, model: keras.Model) -> dict[str, np.ndarray]:
-    """TF1 variable name -> array of an official file; see `load`."""
+def read(path: str | os.PathLike, model: keras.Model) -> Source:
+    """The variables in an official file, by their TF1 names.
+
+    Args:
+        path: see `load`.
+        model: says which batch norms were folded into the convolutions of a TFLite file.
+    """
+    kind = recognise(path)
+    if kind == CHECKPOINT:
+        return Source(str(tf1.checkpoint_prefix(path)), kind, tf1.read_checkpoint(path))
+    if kind == TFLITE:
+        arrays, origins = tflite.unfold(tflite.read_tflite(path), model)
+        return Source(str(path), kind, arrays, origins)
+    return Source(str(path), kind, frozen_graph.read_frozen_graph(path))
+
+
+def recognise(path: str | os.PathLike) -> str:
+    """Which format a path has, by its content.
+
+    Raises:
+        InputError: there is nothing, or nothing that can be read.
+    """
     path = Path(path)
     if tf1.checkpoint_prefix(path) is not None:
-        return tf1.read_checkpoint(path)
+        return CHECKPOINT
     if path.is_dir():
-        raise InputError(f"{path}: no checkpoint in this folder (NAME.index is missing).")
+        files = sorted(p.name for p in (*path.glob("*.pb"), *path.glob("*.tflite")))
+        hint = f"; name a file in it: {', '.join(files)}" if files else ""
+        raise InputError(f"{path}: no checkpoint (NAME.index) in this folder{hint}.")
     if not path.is_file():
-        raise InputError(f"{path}: no such file or checkpoint.")
+        raise InputError(f"{path}: no such file, folder or checkpoint.")
     with open(path, "rb") as file:
-        head = file.read(8)
-    if head[4:8] == b"TFL3":
-        return tflite.unfold(tflite.read_tflite(path), model)
+        head = file.read(64)
+    if not head:
+        raise InputError(f"{path} is empty; download it again.")
+    if head[4:8] == tflite.IDENTIFIER:
+        return TFLITE
+    for beginning, what in _OTHER_FILES:
+        if head.startswith(beginning):
+            raise InputError(f"{path} {what}.")
     if path.suffix == ".tflite":
         raise InputError(f"{path} isn't a TFLite file, whatever its name says.")
-    return frozen_graph.read_frozen_graph(path)
+    try:
+        frozen_graph.parse(path)
+    except InputError:
+        if path.suffix == ".pb":
+            raise
+        raise InputError(
+            f"{path} is none of what can be read: a TF1 checkpoint, a frozen graph (.pb), a float "
+            "TFLite file."
+        ) from None
+    return FROZEN_GRAPH

@@ -1,9 +1,7 @@
 """TF1 slim checkpoints, and the one rule between their names and ours."""
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -11,146 +9,145 @@ import numpy as np
 from keras import layers
 
 from deeplab_tf.errors import InputError
-from deeplab_tf.models.weights import assign_variables
 
-_LAST = {
-    "weights": "kernel",
-    "biases": "bias",
-    "depthwise_weights": "kernel",
+# The last part of a variable's name, by the kind of its layer.
+_PLAIN = {"weights": "kernel", "biases": "bias"}
+_DEPTHWISE = {"depthwise_weights": "kernel", "biases": "bias"}
+_SEPARABLE = {
+    "depthwise_weights": "depthwise_kernel",
     "pointwise_weights": "pointwise_kernel",
+    "biases": "bias",
 }
 # What training adds to a checkpoint: counters, optimiser slots, averages.
-_NOT_WEIGHTS = re.compile(
-    r"(global_step|.*/(Momentum|Adam|Adam_1|RMSProp|RMSProp_1|ExponentialMovingAverage)"
-    r"|beta[12]_power)$"
-)
+_SLOTS = r"Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?|ExponentialMovingAverage"
+_NOT_WEIGHTS = re.compile(rf"global_step|(.*/)?beta[12]_power|.*/({_SLOTS})")
+_DATA_SUFFIX = re.compile(r"\.data-\d{5}-of-\d{5}$")
+# Only object-based (TF2) checkpoints have this key.
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def variable_path(name: str, model: keras.Model) -> str:
     """Our path of a TF1 variable: `aspp0/BatchNorm/gamma` -> `aspp0.BatchNorm/gamma`.
 
+    A scope becomes a layer's name, "/" a ".", and the last part is translated. The variables of a
+    batch norm keep theirs, whatever its scope is called: `bn_sep_7x7/gamma` of the searched
+    backbones follows the same rule.
+
     Args:
         name: with "/" between scopes.
-        model: decides whether a depthwise kernel belongs to a depthwise or a fused separable
-            convolution.
+        model: decides what kind of layer a kernel belongs to.
     """
     scope, _, last = name.rpartition("/")
     layer_name = scope.replace("/", ".")
-    if last == "depthwise_weights" and isinstance(
-        _layers(model).get(layer_name), layers.SeparableConv2D
-    ):
-        return f"{layer_name}/depthwise_kernel"
-    return f"{layer_name}/{_LAST.get(last, last)}"
-
-
-def _layers(model: keras.Model) -> dict[str, keras.Layer]:
-    return {layer.name: layer for layer in model.layers}
+    return f"{layer_name}/{_names(layer_name, model, last).get(last, last)}"
 
 
 def source_name(path: str, model: keras.Model) -> str:
     """The TF1 name of one of our variables: the inverse of `variable_path`."""
     layer_name, _, last = path.rpartition("/")
-    layer = _layers(model).get(layer_name)
-    scope = layer_name.replace(".", "/")
+    names = {ours: theirs for theirs, ours in _names(layer_name, model).items()}
+    return f"{layer_name.replace('.', '/')}/{names.get(last, last)}"
+
+
+def _names(layer_name: str, model: keras.Model, last: str = "") -> dict[str, str]:
+    """TF1's last part of a name -> ours, for the variables of one layer."""
+    layer = next((layer for layer in model.layers if layer.name == layer_name), None)
     if isinstance(layer, layers.SeparableConv2D):
-        names = {"depthwise_kernel": "depthwise_weights", "pointwise_kernel": "pointwise_weights"}
-    elif isinstance(layer, layers.DepthwiseConv2D):
-        names = {"kernel": "depthwise_weights", "bias": "biases"}
-    else:
-        names = {"kernel": "weights", "bias": "biases"}
-    return f"{scope}/{names.get(last, last)}"
+        return _SEPARABLE
+    # A variable without a layer shall still get a path that says what it is.
+    if isinstance(layer, layers.DepthwiseConv2D) or (layer is None and last in _DEPTHWISE):
+        return _DEPTHWISE
+    return _PLAIN
 
 
 def is_weight(name: str) -> bool:
-    """False for counters, optimiser slots and averages."""
+    """False for counters, optimiser slots and averages.
+
+    Averages are left out like slots: the official code evaluates and exports the weights as
+    trained.
+    """
     return not _NOT_WEIGHTS.fullmatch(name)
 
 
-def assign(
-    model: keras.Model,
-    arrays: Mapping[str, np.ndarray],
-    *,
-    source: str,
-    new_last_layer: bool = False,
-) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Fills `model` from TF1 names; strict.
+def checkpoint_prefix(path: str | os.PathLike) -> str | None:
+    """The common beginning of a checkpoint's files, or None if `path` is no checkpoint.
 
     Args:
-        model: to fill.
-        arrays: TF1 name -> array in TensorFlow's layout.
-        source: what to call them in an error.
-        new_last_layer: leave the last layer random, for another number of classes.
-
-    Returns:
-        (source name, our path, shape) of every variable that was set.
+        path: that beginning, one of the files, or their folder. In a folder the file `checkpoint`
+            decides; without it, the highest step.
 
     Raises:
-        InputError: something is missing, extra or misshapen; names what, and the nearest name.
+        InputError: the checkpoint has lost its index.
     """
-    weights = {name: array for name, array in arrays.items() if is_weight(name)}
-    paths = {variable_path(name, model): name for name in weights}
-    skip = model.last_layers if new_last_layer else None
-    wanted = {weight.path for weight in model.weights}
-    kept = {p for p in wanted | set(paths) if skip and re.match(skip, p)}
-    missing = sorted(source_name(p, model) for p in wanted - set(paths) - kept)
-    extra = sorted(paths[p] for p in set(paths) - wanted - kept)
-    if missing or extra:
-        raise InputError(f"{source} isn't a checkpoint of this model: " + _names(missing, extra))
-    renamed = {path: weights[name] for path, name in paths.items()}
-    assign_variables(model, renamed, skip=skip, source=source)
-    return [(paths[p], p, tuple(renamed[p].shape)) for p in sorted(renamed) if p not in kept]
-
-
-def _names(missing: Iterable[str], extra: Iterable[str]) -> str:
-    missing, extra = list(missing), list(extra)
-    parts = []
-    if missing:
-        near = difflib.get_close_matches(missing[0], extra, n=1)
-        hint = f" (there is {near[0]})" if near else ""
-        parts.append(f"{len(missing)} missing, the first: {missing[0]}{hint}.")
-    if extra:
-        parts.append(f"{len(extra)} that the model doesn't have, the first: {extra[0]}.")
-    return " ".join(parts)
-
-
-def checkpoint_prefix(path: str | os.PathLike) -> str | None:
-    """The prefix that TensorFlow wants, from a folder, an .index file or the prefix; or None."""
     path = Path(path)
+    if path.name == "checkpoint" and path.is_file():
+        path = path.parent
     if path.is_dir():
-        import tensorflow as tf
-
-        latest = tf.train.latest_checkpoint(str(path))
-        if latest is None:
-            found = sorted(path.glob("*.index"))
-            latest = str(found[-1])[: -len(".index")] if found else None
-        return latest
-    text = str(path)
+        return _newest_prefix(path)
+    text = _DATA_SUFFIX.sub("", str(path))
     for suffix in (".index", ".meta"):
-        if text.endswith(suffix):
-            text = text[: -len(suffix)]
-    text = re.sub(r"\.data-\d{5}-of-\d{5}$", "", text)
-    return text if Path(f"{text}.index").is_file() else None
+        text = text.removesuffix(suffix)
+    if Path(f"{text}.index").is_file():
+        return text
+    if _data_files(text) or (text != str(path) and path.exists()):
+        raise InputError(f"{text}: half a checkpoint, {Path(text).name}.index is missing.")
+    return None
+
+
+def _newest_prefix(folder: Path) -> str | None:
+    state = folder / "checkpoint"
+    if state.is_file():
+        text = state.read_text("utf-8", errors="replace")
+        # The file was perhaps written on another machine: only the name counts, beside it.
+        found = re.search(r'^model_checkpoint_path:\s*"(?:[^"]*[/\\])?([^"/\\]+)"', text, re.M)
+        if found:
+            prefix = folder / found[1]
+            if not Path(f"{prefix}.index").is_file():
+                raise InputError(f"{state} names {found[1]}, but {found[1]}.index isn't there.")
+            return str(prefix)
+    prefixes = [path.with_suffix("") for path in folder.glob("*.index")]
+    return str(max(prefixes, key=_step)) if prefixes else None
+
+
+def _step(prefix: Path) -> tuple[int, str]:
+    """Orders model.ckpt-9 before model.ckpt-10."""
+    number = re.search(r"-(\d+)$", prefix.name)
+    return (int(number[1]) if number else -1, prefix.name)
+
+
+def _data_files(prefix: str) -> list[Path]:
+    path = Path(prefix)
+    if not path.parent.is_dir():
+        return []
+    names = sorted(path.parent.iterdir())
+    return [p for p in names if _DATA_SUFFIX.sub("", p.name) == path.name != p.name]
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Variable name -> array of a TF1 checkpoint, optimiser slots included.
 
     Raises:
-        InputError: there is no index, or a file is missing or cut short.
+        InputError: there is none, a file of it is missing or cut short, or it is a TF2 one.
     """
     import tensorflow as tf
 
     prefix = checkpoint_prefix(path)
     if prefix is None:
         raise InputError(
-            f"{path}: no TensorFlow checkpoint there; it consists of NAME.index and "
-            "NAME.data-00000-of-00001, name either of them or their folder."
+            f"{path}: no TensorFlow checkpoint there. It consists of NAME.index and "
+            "NAME.data-00000-of-00001; name one of them, or their folder."
         )
+    if not _data_files(prefix):
+        name = Path(prefix).name
+        raise InputError(f"{prefix}: half a checkpoint, {name}.data-00000-of-00001 is missing.")
     try:
         reader = tf.train.load_checkpoint(prefix)
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        names = sorted(reader.get_variable_to_shape_map())
+        if _OBJECT_GRAPH not in names:
+            return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{prefix}: the checkpoint is incomplete or damaged ({reason}); download it again."
         ) from None
+    raise InputError(f"{prefix}: a TF2 (object-based) checkpoint; only those of TF1 can be read.")

@@ -1,22 +1,23 @@
 """The `deeplab-tf` command: a group that imports a command's module only when it is asked for."""
 
 import importlib
+import os
 import sys
 
 import click
 
 from deeplab_tf.errors import InputError
 
+# What TensorFlow's native code prints when it starts says nothing to a user.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 # Command -> one line for the overview. Kept here so that `--help` imports no command.
 COMMANDS = {
-    "demo": "Segment a photo with the shipped model, export it, and draw the results.",
     "predict": "Segment pictures: label map, overlay, cut-out, background blur.",
     "data": "Check a folder of pictures and masks; build, list and show records.",
     "train": "Train a model from a config; resume an interrupted run.",
-    "evaluate": "Score a model on records: IoU per class, warnings, worst pictures.",
     "export": "Write a verified TFLite file or SavedModel.",
     "convert": "Turn an official checkpoint into a preset folder.",
-    "models": "List the presets with parameters and multiply-adds.",
     "bench": "Time a model file or preset on this machine.",
 }
 
@@ -52,7 +53,7 @@ def main() -> None:
     First steps, all offline:
 
     \b
-      deeplab-tf demo                       a photo in, ./demo/ with pictures out
-      deeplab-tf predict photo.jpg          mask, overlay and cut-out of your photo
-      deeplab-tf data check my_pictures     is this folder ready for training?
+      deeplab-tf data build my_pictures --out records      check them and write records
+      deeplab-tf train --config portrait data=records      train on them
+      deeplab-tf export --help                             to a phone
     """

@@ -116,16 +116,20 @@ class ScoreMap:
         return result
 
     def alpha(self, classes: Sequence[int]) -> np.ndarray:
-        """Probability of any of these classes: float32 [H, W], 0..1."""
+        """How opaque these classes are drawn: float32 [H, W], 0..1.
+
+        0 where they are less probable than a quarter, 1 from three quarters on, linear between.
+        The probability itself would leave a haze of doubt over the background.
+        """
         total = self.values[..., list(classes)].sum(-1)
-        return np.clip(self._enlarge(total, slice(0, self.size[0])), 0, 1)
+        return _contrast(self._enlarge(total, slice(0, self.size[0])))
 
     def opacity(self, classes: Sequence[int]) -> np.ndarray:
         """`alpha` in 8 bits: uint8 [H, W]; all that a picture file can hold."""
         total = self.values[..., list(classes)].sum(-1)
         result = np.empty(self.size, np.uint8)
         for rows in strips(*self.size):
-            result[rows] = np.rint(np.clip(self._enlarge(total, rows), 0, 1) * 255)
+            result[rows] = np.rint(_contrast(self._enlarge(total, rows)) * 255)
         return result
 
     def _enlarge(
@@ -145,6 +149,10 @@ class ScoreMap:
         if out is not None:
             out[...] = enlarged
         return enlarged
+
+
+def _contrast(probability: np.ndarray) -> np.ndarray:
+    return np.clip(probability * 2 - 0.5, 0, 1)
 
 
 class Runner(abc.ABC):

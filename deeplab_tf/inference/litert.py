@@ -142,7 +142,7 @@ def _open(content: bytes, name: str, threads: int):
             f"{name}: running a .tflite file needs LiteRT: pip install ai-edge-litert"
         ) from None
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
@@ -155,8 +155,8 @@ def _open(content: bytes, name: str, threads: int):
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Holds back what the native code prints past `sys.stderr` on loading."""
+def quiet_stderr() -> Iterator[None]:
+    """Holds back what native code prints past `sys.stderr` while it is loaded."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as sink:

@@ -10,7 +10,7 @@ from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json
 from deeplab_tf.inference.base import Prepared, Runner, prepare, softmax
-from deeplab_tf.inference.litert import INFO_FILE, LiteRTRunner
+from deeplab_tf.inference.litert import INFO_FILE, LiteRTRunner, quiet_stderr
 from deeplab_tf.models.info import ModelInfo
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -39,7 +39,8 @@ def load_runner(model: Any) -> Runner:
         return SavedModelRunner(path)
     if path.is_file():
         raise InputError(f"{path} is neither a .tflite file nor a folder with a model in it.")
-    from deeplab_tf.models.presets import from_preset
+    with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+        from deeplab_tf.models.presets import from_preset
 
     return KerasRunner(from_preset(model), name=str(model))
 

@@ -68,7 +68,9 @@ class Segmentation:
         }
 
     def alpha(self, classes: Classes = None) -> np.ndarray:
-        """How far each pixel belongs to `classes`: float32 [H, W], 0..1.
+        """How opaque `classes` are in a cut-out: float32 [H, W], 0..1.
+
+        The edge is soft, but what is improbable is clear: see `ScoreMap.alpha`.
 
         Args:
             classes: names or values. None takes all but the background.

@@ -95,9 +95,6 @@ class DeepLabV3(SegmentationModel):
             doesn't have.
     """
 
-    # Layers that are made anew when the number of classes changes.
-    last_layers = r"logits\.semantic.*|decoder\.(feature_projection0|decoder_conv0)/"
-
     def __init__(
         self,
         num_classes: int,
@@ -222,6 +219,13 @@ class DeepLabV3(SegmentationModel):
             resize = self.get_layer("image_pooling.resize")
             layer_names["image_pooling"] = _layer_of(resize.input[0])
         self._finish(arguments, layer_names)
+
+    @property
+    def last_layers(self) -> str:
+        """Which variables depend on the number of classes: a regular expression of their paths."""
+        if self._arguments["decoder_output_stride"] and self._arguments["decoder_output_is_logits"]:
+            return r"decoder\.(feature_projection0|decoder_conv0)/"
+        return r"logits\.semantic"
 
 
 def _backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> dict[str, Any]:

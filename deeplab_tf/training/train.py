@@ -160,7 +160,12 @@ def _build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Seg
         image_size=size,
         resize=config.resize,
         source=f"trained on {descriptor.name}, {descriptor.splits[config.train_split]} pictures",
-        training=config.to_json(),
+        # Names, not places: the record travels with the weights.
+        training={
+            **config.to_json(),
+            "data": Path(config.data).name,
+            "init": Path(config.init).name,
+        },
     )
     freeze = config.freeze_batch_norm
     if freeze == "auto":

@@ -322,6 +322,13 @@ class _Step:
             hard_example_mining_step=flags.get("hard_example_mining_step", 0),
         )
 
+    @tf.function
+    def _loss_and_gradients(self, images):
+        """As `fit` runs it: in a graph."""
+        with tf.GradientTape() as tape:
+            loss = self.loss(self.labels, self.model(images, training=True))
+        return loss, tape.gradient(loss, [v.value for v in self.model.trainable_variables])
+
     def _drop(self, dropout):
         """Puts the case's mask where the dropout layer is."""
         if not isinstance(dropout, dict):
@@ -335,10 +342,7 @@ class _Step:
     def gradients(self):
         """(cross entropy, {path: gradient with L2, before the multiplier}, plain gradients)."""
         variables = self.model.trainable_variables
-        with tf.GradientTape() as tape:
-            logits = self.model(tf.cast(self.images, tf.float32), training=True)
-            loss = self.loss(self.labels, logits)
-        plain = tape.gradient(loss, [v.value for v in variables])
+        loss, plain = self._loss_and_gradients(tf.cast(self.images, tf.float32))
         decayed = {v.path for v in decayed_variables(self.model)}
         whole = {
             v.path: np.asarray(g) + (self.decay * np.asarray(v) if v.path in decayed else 0.0)

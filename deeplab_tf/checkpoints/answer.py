@@ -1,0 +1,153 @@
+"""Does a converted model say what its source says? Asked with one stored picture."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import pictures
+from deeplab_tf.checkpoints import FROZEN_GRAPH, TFLITE, frozen_graph, tflite
+from deeplab_tf.models.base import SegmentationModel
+
+# Becomes 0 when the model normalises it: how the official code fills pictures up to its crop.
+PAD_PIXEL = 127.5
+# Where neither the model nor the file says how large pictures shall be.
+_DEFAULT_SIZE = (513, 513)
+# The same weights in two runtimes: 1e-5 was measured. A wrong epsilon or padding gives 1e-3.
+MOST_DIFFERENCE = 1e-4
+LEAST_AGREEMENT = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says about the stored picture.
+
+    Attributes:
+        image: the picture at the model's size, without padding: uint8 [h, w, 3].
+        labels: [h, w].
+        agreement: share of pixels with the label that the source gives, None if it can't be run.
+        difference: largest difference of logits, relative to the source's largest; None if the
+            source gives labels only.
+        reason: why the source can't be run.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    agreement: float | None = None
+    difference: float | None = None
+    reason: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether model and source agree, as far as the source can be asked."""
+        if self.agreement is None:
+            return True
+        close = self.difference is None or self.difference <= MOST_DIFFERENCE
+        return close and self.agreement >= LEAST_AGREEMENT
+
+    def shares(self, classes: tuple[str, ...]) -> dict[str, float]:
+        """Share of the picture by class, largest first; classes that aren't there left out."""
+        values, counts = np.unique(self.labels, return_counts=True)
+        names = [classes[v] if v < len(classes) else f"class {v}" for v in values]
+        order = np.argsort(-counts, kind="stable")
+        return {names[i]: float(counts[i] / self.labels.size) for i in order}
+
+
+def stored_picture() -> np.ndarray:
+    """The portrait photo that matplotlib ships: uint8 [600, 512, 3]."""
+    import matplotlib
+
+    return pictures.read_image(
+        Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    )
+
+
+def answer(
+    model: SegmentationModel, path: str | os.PathLike, kind: str, *, compare: bool = True
+) -> Answer:
+    """Asks the model, and its source where that can be run.
+
+    Args:
+        model: converted.
+        path: the source.
+        kind: its format, as `checkpoints.recognise` calls it.
+        compare: False doesn't ask the source, for example since it has other classes.
+    """
+    picture = stored_picture()
+    reason = "" if compare else "it has another last layer"
+    if compare and kind == TFLITE:
+        try:
+            return _beside_tflite(model, path, picture)
+        except ValueError as error:
+            reason = str(error)
+    elif compare and kind == FROZEN_GRAPH:
+        try:
+            return _beside_graph(model, path, picture)
+        except ValueError as error:
+            reason = str(error)
+    elif compare:
+        reason = "a checkpoint holds no graph"
+    size = _model_size(model)
+    image = fit(picture, size)
+    return Answer(image, _labels(_logits(model, image, size), image), reason=reason)
+
+
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Shrinks or enlarges uint8 [H, W, 3] to lie inside `size`, its aspect kept."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    target = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
+
+
+def pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [h, w, 3] -> float32 [1, *size, 3], filled up below and at the right."""
+    padded = np.full((1, *size, 3), PAD_PIXEL, np.float32)
+    padded[0, : image.shape[0], : image.shape[1]] = image
+    return padded
+
+
+def _model_size(model: SegmentationModel) -> tuple[int, int]:
+    height, width = model.input_shape[1:3]
+    if height is not None and width is not None:
+        return height, width
+    return model.info.image_size or _DEFAULT_SIZE
+
+
+def _logits(model: SegmentationModel, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[1, *size, C]."""
+    return np.asarray(keras.ops.convert_to_numpy(model(pad(image, size), training=False)))
+
+
+def _labels(logits: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Without the padding: [h, w]."""
+    return logits[0, : image.shape[0], : image.shape[1]].argmax(-1)
+
+
+def _beside_tflite(model, path, picture: np.ndarray) -> Answer:
+    size = tflite.input_size(path)
+    image = fit(picture, size)
+    pixels = model.endpoint_model("preprocessed")(pad(image, size))["preprocessed"]
+    theirs = tflite.run_tflite(path, np.asarray(keras.ops.convert_to_numpy(pixels)))
+    ours = _logits(model, image, size)
+    if theirs.shape != ours.shape:
+        raise ValueError(f"its output is {theirs.shape}, not logits {ours.shape}")
+    labels = _labels(ours, image)
+    return Answer(
+        image,
+        labels,
+        agreement=float(np.mean(labels == _labels(theirs, image))),
+        difference=float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+    )
+
+
+def _beside_graph(model, path, picture: np.ndarray) -> Answer:
+    image = fit(picture, _model_size(model))
+    theirs, crop = frozen_graph.run_frozen_graph(path, image)
+    labels = _labels(_logits(model, image, crop), image)
+    if theirs.shape != labels.shape:
+        raise ValueError(f"its labels are {theirs.shape}, the picture {labels.shape}")
+    return Answer(image, labels, agreement=float(np.mean(labels == theirs)))

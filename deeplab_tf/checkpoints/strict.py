@@ -1,0 +1,197 @@
+"""Filling a model from named arrays so that nothing goes by unsaid."""
+
+import dataclasses
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from deeplab_tf.checkpoints.tf1 import is_weight, source_name, variable_path
+from deeplab_tf.errors import InputError
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a file holds.
+
+    Attributes:
+        path: the file, or the prefix of a checkpoint's files.
+        format: of the file, in words.
+        arrays: TF1 variable name -> array in TensorFlow's layout.
+        origins: TF1 variable name -> where the array comes from, if not from a variable of that
+            name.
+    """
+
+    path: str
+    format: str
+    arrays: Mapping[str, np.ndarray]
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assigned:
+    """One variable that was set: its name in the file, our path, its shape."""
+
+    source: str
+    path: str
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What `load` has done.
+
+    Attributes:
+        path, format: of the file.
+        variables: those that were set, in the model's order.
+        left_out: names in the file that are no weights: counters, optimiser slots, averages.
+        new: paths of the last layer that were not set, since the file has another number of
+            classes.
+    """
+
+    path: str
+    format: str
+    variables: tuple[Assigned, ...]
+    left_out: tuple[str, ...]
+    new: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{self.path} ({self.format}): {len(self.variables)} variables set"
+        if self.left_out:
+            text += f", {len(self.left_out)} left out (counters, optimiser slots)"
+        if self.new:
+            text += f", {len(self.new)} made anew ({', '.join(self.new)})"
+        return text + "."
+
+
+def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = None) -> Loaded:
+    """Sets every weight of `model` from `source`, or none.
+
+    Args:
+        model: to fill.
+        source: TF1 names; see `deeplab_tf.checkpoints.read`.
+        new_last_layer: None leaves the last layer as it was made if the file's has another
+            number of classes, and logs that; True always does; False never.
+
+    Raises:
+        InputError: something is missing, extra or misshapen; the message has the names.
+    """
+    weights = {name: array for name, array in source.arrays.items() if is_weight(name)}
+    by_path = {variable_path(name, model): name for name in weights}
+    wanted = {weight.path: weight for weight in model.weights}
+    shapes = {path: tuple(weights[name].shape) for path, name in by_path.items()}
+    new = _new_variables(model, wanted, shapes, new_last_layer)
+
+    missing = [path for path in wanted if path not in by_path and path not in new]
+    extra = [
+        name
+        for name in weights
+        if by_path[variable_path(name, model)] != name or variable_path(name, model) not in wanted
+    ]
+    misshapen = [
+        path
+        for path, weight in wanted.items()
+        if path in shapes and path not in new and shapes[path] != tuple(weight.shape)
+    ]
+    if missing or extra or misshapen:
+        problems = [
+            *_missing(missing, extra, model),
+            *_extra(extra),
+            *_misshapen(misshapen, shapes, by_path, wanted),
+        ]
+        hint = _hint(model, wanted, shapes, len(missing) + len(misshapen))
+        raise InputError(f"{source.path} doesn't fit {model.name}: {' '.join(problems)}{hint}")
+    for path, weight in wanted.items():
+        if path not in new:
+            weight.assign(weights[by_path[path]])
+    if new and new_last_layer is None:
+        counts = _class_counts(model, shapes)
+        _LOG.warning(
+            f"{source.path} has {counts[0]} classes, {model.name} {counts[1]}: "
+            f"the last layer is made anew ({', '.join(new)})."
+        )
+    return Loaded(
+        path=source.path,
+        format=source.format,
+        variables=tuple(
+            Assigned(source.origins.get(by_path[path], by_path[path]), path, shapes[path])
+            for path in wanted
+            if path not in new
+        ),
+        left_out=tuple(sorted(name for name in source.arrays if not is_weight(name))),
+        new=tuple(new),
+    )
+
+
+def _new_variables(model, wanted, shapes, new_last_layer: bool | None) -> list[str]:
+    """Paths of the last layer if it can't be or shan't be taken from the file, else []."""
+    last = [path for path in wanted if _is_last(path, model)]
+    if new_last_layer or (new_last_layer is None and _class_counts(model, shapes)):
+        return last
+    return []
+
+
+def _is_last(path: str, model) -> bool:
+    pattern = getattr(model, "last_layers", None)
+    return pattern is not None and re.match(pattern, path) is not None
+
+
+def _class_counts(model, shapes) -> tuple[int, int] | None:
+    """(the file's, the model's) number of classes if that is all that is wrong with its last layer.
+
+    All variables of that layer must agree on it, and nothing else may differ: a transposed kernel
+    is a mistake, not another number of classes.
+    """
+    last = {w.path: tuple(w.shape) for w in model.weights if _is_last(w.path, model)}
+    if any(path not in shapes or shapes[path][:-1] != last[path][:-1] for path in last):
+        return None
+    pairs = {(shapes[path][-1:], shape[-1:]) for path, shape in last.items()}
+    if len(pairs) != 1:
+        return None
+    (theirs,), (ours,) = pairs.pop()
+    return (theirs, ours) if theirs != ours else None
+
+
+def _missing(paths: list[str], extra: list[str], model) -> list[str]:
+    lines = []
+    for path in paths:
+        name = source_name(path, model)
+        near = difflib.get_close_matches(name, extra, n=1, cutoff=0.8)
+        lines.append(f"{name} (is it {near[0]}?)" if near else name)
+    return _listed("missing", lines)
+
+
+def _extra(names: list[str]) -> list[str]:
+    return _listed("that the model doesn't have", sorted(names))
+
+
+def _misshapen(paths: list[str], shapes, by_path, wanted) -> list[str]:
+    lines = []
+    for path in paths:
+        theirs, ours = shapes[path], tuple(wanted[path].shape)
+        how = " (transposed?)" if sorted(theirs) == sorted(ours) else ""
+        lines.append(f"{by_path[path]} {theirs} instead of {ours}{how}")
+    return _listed("of another shape", lines)
+
+
+def _hint(model, wanted, shapes, wrong: int) -> str:
+    """What to do about it, where that can be told."""
+    counts = _class_counts(model, shapes)
+    if counts:
+        return f" The file has {counts[0]} classes, the model {counts[1]}: name the file's number."
+    if wrong > len(wanted) // 2:
+        return " It is of another architecture: name the model that it was made for."
+    return ""
+
+
+def _listed(what: str, names: list[str], most: int = 5) -> list[str]:
+    """["3 missing: a, b, c."], or nothing."""
+    if not names:
+        return []
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"{len(names)} {what}: {', '.join(names[:most])}{rest}."]
