@@ -26,14 +26,13 @@ class LiteModel:
 
     def __init__(self, path: str | os.PathLike, *, threads: int = 1):
         read_model_bytes(path)
+        reason: Exception | None = None
         with quiet() as printed:
             try:
                 self._interpreter = Interpreter(str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
             except (RuntimeError, ValueError) as error:
                 reason = error
-            else:
-                reason = None
         if reason is not None:
             said = (str(reason) or printed.text).strip().splitlines()
             raise not_a_lite_file(path, f"LiteRT can't load it ({said[0] if said else 'why?'})")
@@ -45,7 +44,7 @@ class LiteModel:
             raise InputError(f"{path} isn't a segmenter: it needs one picture in and one map out.")
         self._input, self._output = inputs[0], outputs[0]
         self.size = (int(self._input["shape"][1]), int(self._input["shape"][2]))
-        signature = next(iter(self._interpreter.get_signature_list().values()), {})
+        signature: dict = next(iter(self._interpreter.get_signature_list().values()), {})
         self.input_name = next(iter(signature.get("inputs", ())), self._input["name"])
         self.output_name = next(iter(signature.get("outputs", ())), self._output["name"])
         self.partitions = self._count_partitions()

@@ -100,7 +100,9 @@ def _decode(content: tf.Tensor) -> tf.Tensor:
 def _predictor(model: keras.Model, info: ModelInfo) -> Callable[[tf.Tensor], tf.Tensor]:
     """float32 pixels [B, H, W, 3] -> probabilities at the same size, [B, H, W, classes]."""
     fixed = tuple(model.input_shape[1:3])
-    size, rule = info.image_size, info.resize
+    rule = info.resize
+    # A rule other than "none" comes with a size (`ModelInfo` sees to it).
+    size: tuple[int, int] = info.image_size or (0, 0)
     if None not in fixed:
         size, rule = fixed, rule if rule == "fit" else "stretch"
 

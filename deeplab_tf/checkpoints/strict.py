@@ -110,7 +110,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
         if path not in new:
             weight.assign(weights[by_path[path]])
     if new and new_last_layer is None:
-        counts = _class_counts(model, shapes)
+        counts = _class_counts(model, shapes) or (0, 0)
         _LOG.warning(
             f"{source.path} has {counts[0]} classes, {model.name} {counts[1]}: "
             f"the last layer is made anew ({', '.join(new)})."

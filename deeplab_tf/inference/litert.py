@@ -86,7 +86,7 @@ class LiteRTRunner(Runner):
         if output.ndim == 2:  # an argmax inside: certain everywhere
             known = max(len(self.info.classes), int(output.max(initial=0)) + 1, 2)
             return np.eye(known, dtype=np.float32)[output.astype(np.int64)]
-        scores = output.astype(np.float32)
+        scores: np.ndarray = output.astype(np.float32)
         if scale:
             scores = (scores - zero_point) * np.float32(scale)
         if scores.shape[-1] == 1:  # one map: of the foreground
