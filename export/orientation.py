@@ -45,5 +45,6 @@ def _value_after(data: tf.Tensor, pattern: tuple[int, ...]) -> tf.Tensor:
     found = tf.ones([places], tf.bool)
     for offset, byte in enumerate(pattern):
         found &= tf.equal(data[offset : offset + places], byte)
-    first = tf.argmax(tf.cast(found, tf.int32), output_type=tf.int32)
-    return tf.cond(tf.reduce_any(found), lambda: data[first + len(pattern)], lambda: tf.constant(0))
+    # Something is always found: the last place, behind which there are only zeros.
+    first = tf.argmax(tf.cast(tf.concat([found, [True]], 0), tf.int32), output_type=tf.int32)
+    return tf.pad(data, [[0, len(pattern) + 1]])[first + len(pattern)]

@@ -10,9 +10,10 @@ import tensorflow as tf
 from PIL import Image
 
 from deeplab_tf.errors import InputError
-from deeplab_tf.export import VerificationError, export_model
+from deeplab_tf.export import VerificationError, export_model, exporter
 from deeplab_tf.export.saved_model import ServedModel, write_saved_model
 from deeplab_tf.inference.runner import KerasRunner, load_runner
+from deeplab_tf.models.info import ModelInfo
 
 
 def jpeg(picture: np.ndarray, **options) -> bytes:
@@ -128,13 +129,16 @@ def test_argmax_of_a_model_of_fixed_size(build_tiny, model, scenes, tmp_path):
     assert runner.probabilities(scenes[1]).shape == (97, 75, 3)
 
 
-def test_a_size_may_be_given_to_a_model_without_one(build_tiny, model, scenes, tmp_path):
-    tiny = build_tiny()
-    tiny.set_weights(model.get_weights())
-    report = export_model(
-        tiny, tmp_path / "s", to="saved_model", size=(32, 40), calibration=scenes[:2]
+def test_a_size_may_be_given_to_a_model_without_one(build_tiny, scenes, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        exporter, "write_saved_model", lambda model, folder, *, info, labels: written.append(info)
     )
-    assert (report["image_size"], report["resize"]) == ([32, 40], "stretch")
+    monkeypatch.setattr(exporter, "verify_saved_model", lambda *_, **__: {})
+    folder = tmp_path / "served"
+    export_model(build_tiny(), folder, to="saved_model", size=(32, 40), calibration=scenes[:1])
+    assert (written[0].image_size, written[0].resize) == ((32, 40), "stretch")
+    assert ModelInfo.from_json(json.loads((folder / "deeplab_tf.json").read_text())) == written[0]
 
 
 def test_below_the_threshold_the_old_folder_stays(exported, model, scenes, tmp_path, monkeypatch):
