@@ -10,6 +10,7 @@ from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_v3_large_seg,
     mobilenet_v3_small_seg,
 )
+from deeplab_tf.backbones.pnasnet import nas_pnasnet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,4 +43,5 @@ BACKBONES = {
     "mobilenet_v3_large_seg": Backbone(mobilenet_v3_large_seg),
     "mobilenet_v3_small_seg": Backbone(mobilenet_v3_small_seg),
     "mobilenet_edgetpu": Backbone(mobilenet_edgetpu),
+    "nas_pnasnet": Backbone(nas_pnasnet),
 }
