@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "Segment pictures: label map, overlay, cut-out, background blur.",
     "data": "Check a folder of pictures and masks; build, list and show records.",
     "train": "Train a model from a config; resume an interrupted run.",
+    "evaluate": "Score a model on records: IoU per class, warnings, worst pictures.",
     "export": "Write a verified TFLite file or SavedModel.",
     "convert": "Turn an official checkpoint into a preset folder.",
     "bench": "Time a model file or preset on this machine.",

@@ -1,0 +1,97 @@
+"""`deeplab-tf evaluate`."""
+
+from pathlib import Path
+
+import click
+
+from deeplab_tf.errors import InputError
+
+
+@click.command(short_help="Score a model on records: IoU per class, warnings, worst pictures.")
+@click.option(
+    "--model",
+    required=True,
+    metavar="PRESET|FOLDER|FILE",
+    help="A preset's name, a folder from train, convert or export, or a .tflite file.",
+)
+@click.option(
+    "--data", required=True, metavar="FOLDER", help="Records, or a folder of images and masks."
+)
+@click.option("--split", default="val", show_default=True, help="Which part of the data.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Also write report.json, a page and a table here.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N pictures.")
+@click.option("--no-boundary", is_flag=True, help="Leave boundary IoU out; about twice as fast.")
+def command(model, data, split, out, limit, no_boundary):
+    """Score a model at each picture's own size.
+
+    Shows IoU and boundary IoU per class with the share of pixels labelled and predicted, and says
+    in words what those numbers would hide: a class that is never predicted, one that isn't in
+    the data, an accuracy that is high by background alone. With --out, report.html shows the
+    worst pictures.
+
+    \b
+    Examples:
+      deeplab-tf evaluate --model portrait --data RECORDS
+      deeplab-tf evaluate --model runs/mine/best --data my_pictures --split test --out scores
+      deeplab-tf evaluate --model portrait_int8.tflite --data RECORDS --out scores
+    """
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    if out and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder for the report.")
+    with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+        from deeplab_tf.training.evaluate import evaluate
+        from deeplab_tf.training.report import PAGE_FILE, write_report
+
+    worst = 12 if out else 0
+    scores = evaluate(
+        model, data, split, boundary=not no_boundary, worst=worst, limit=limit, progress=True
+    )
+    show(scores)
+    if out:
+        write_report(scores, out)
+        click.echo(f"wrote {out}; open {out / PAGE_FILE}")
+
+
+def show(scores) -> None:
+    """Prints the scores as a table, with warnings below."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from deeplab_tf.training.report import shown_iou
+
+    console = Console()
+    table = Table(title=Text(f"{scores.model} on {scores.data}, {scores.split}"))
+    table.add_column("class")
+    for name in ("IoU", "boundary IoU", "of the labels", "of the predictions"):
+        table.add_column(name, justify="right")
+    for score in scores.classes:
+        table.add_row(
+            Text(score.name),
+            shown_iou(score.iou),
+            shown_iou(score.boundary_iou),
+            f"{score.pixel_share:.2%}",
+            f"{score.predicted_share:.2%}",
+        )
+    console.print(table)
+    lines = [scores.mean_iou_text]
+    if scores.mean_boundary_iou is not None:
+        lines[0] += f", boundary IoU {scores.mean_boundary_iou:.4f}"
+    lines[0] += f", pixel accuracy {scores.pixel_accuracy:.4f}"
+    lines[0] += f"; {len(scores.pictures)} pictures in {scores.seconds:.1f} s"
+    if scores.foreground_iou is not None:
+        sources = scores.foreground_iou_by_source.items()
+        shown = ", ".join(f"{source} {iou:.4f}" for source, iou in sources)
+        lines.append(
+            f"{scores.classes[1].name} IoU, mean over pictures: "
+            f"{scores.foreground_iou:.4f}" + (f" ({shown})" if shown else "")
+        )
+    lines += [f"note: {note}" for note in scores.notes]
+    lines += [f"warning: {warning}" for warning in scores.warnings]
+    for line in lines:
+        click.echo(line)

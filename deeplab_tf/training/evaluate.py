@@ -1,0 +1,255 @@
+"""Scores of a model on a split, at each picture's own size, and what they say in plain words."""
+
+import heapq
+import itertools
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import pictures
+from deeplab_tf.errors import InputError
+from deeplab_tf.inference.base import Runner
+from deeplab_tf.inference.runner import load_runner
+from deeplab_tf.metrics.boundary_iou import BoundaryIoU
+from deeplab_tf.metrics.mean_iou import ConfusionMatrix, confusion_matrix
+from deeplab_tf.training.examples import Examples, open_examples
+from deeplab_tf.training.findings import plain_warnings
+from deeplab_tf.training.scores import ClassScore, PictureScore, Scores, WorstPicture
+
+_THUMBNAIL = 320
+# No more than so many are held at once, or large photos would fill the memory.
+_BATCH_PIXELS = 16 * 2**20
+
+
+def evaluate(
+    model: Any,
+    data: str | os.PathLike,
+    split: str = "val",
+    *,
+    batch_size: int = 16,
+    boundary: bool = True,
+    worst: int = 12,
+    limit: int | None = None,
+    progress: bool = False,
+) -> Scores:
+    """Runs a model over a split.
+
+    Labels are never resized: probabilities are brought to each picture's own size. Where the
+    model has more classes than the data, or others, classes are matched by their names, and
+    what has no match counts as background.
+
+    Args:
+        model: what `load_runner` opens.
+        data: a folder of records, or a plain folder of pictures and masks.
+        split: of the data.
+        batch_size: pictures to run at once where the model has one size for all.
+        boundary: whether to compute boundary IoU, which takes about as long as all the rest.
+        worst: how many of the worst pictures to keep.
+        limit: stop after so many pictures.
+        progress: show a bar.
+
+    Raises:
+        InputError: model or data can't be read, classes don't match, or a label is outside them.
+    """
+    started = time.perf_counter()
+    runner = load_runner(model)
+    examples = open_examples(data, split)
+    tally = _Tally(examples, runner, boundary=boundary, worst=worst)
+    for batch in _batches(_bar(examples, limit, progress), batch_size):
+        tally.update(batch)
+    return tally.finish(time.perf_counter() - started)
+
+
+def _bar(examples: Examples, limit: int | None, progress: bool) -> Iterator:
+    total = min(examples.count, limit or examples.count)
+    stream = itertools.islice(examples, total)
+    if not progress:
+        return stream
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(stream, "evaluating", total, console=Console(stderr=True), transient=True))
+
+
+def _batches(stream: Iterable, size: int) -> Iterator[list]:
+    batch = []
+    pixels = 0
+    for item in stream:
+        batch.append(item)
+        pixels += item[2].size
+        if len(batch) == size or pixels >= _BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch
+
+
+class _Tally:
+    """Adds up pictures in constant memory, but for a line and the worst thumbnails."""
+
+    def __init__(self, examples: Examples, runner: Runner, *, boundary: bool, worst: int):
+        self._examples, self._runner, self._keep = examples, runner, worst
+        count = len(examples.classes)
+        self._total = ConfusionMatrix(count, examples.ignore_label)
+        self._boundary = BoundaryIoU(count, examples.ignore_label) if boundary else None
+        self._pictures: list[PictureScore] = []
+        self._worst: list[tuple[float, int, WorstPicture]] = []
+        self._values: np.ndarray | None = None
+        self._notes: list[str] = []
+
+    def update(self, batch: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
+        """Adds (name, image [H, W, 3], label [H, W]) of some pictures."""
+        maps = self._runner.batch_scores([image for _, image, _ in batch])
+        for (name, image, label), scores in zip(batch, maps, strict=True):
+            if self._values is None:
+                self._values = self._match(scores.num_classes)
+            self._add(name, image, label, self._values[scores.labels()])
+
+    def _match(self, count: int) -> np.ndarray:
+        """Class of the data for each class of the model."""
+        values, note = match_classes(self._runner.info.classes, count, self._examples.classes)
+        if note:
+            self._notes.append(note)
+        return values
+
+    def _add(self, name: str, image: np.ndarray, label: np.ndarray, prediction: np.ndarray):
+        examples, single = self._examples, ConfusionMatrix(len(self._examples.classes))
+        try:
+            single.matrix = confusion_matrix(
+                label, prediction, len(examples.classes), examples.ignore_label
+            )
+        except ValueError:
+            raise InputError(
+                f"{examples.name}: the label of {name} has values outside "
+                f"0..{len(examples.classes) - 1}; look for them with: deeplab-tf data check"
+            ) from None
+        self._total.matrix += single.matrix
+        if self._boundary is not None:
+            self._boundary.update(label, prediction)
+        score = _picture_score(name, single)
+        self._pictures.append(score)
+        rank = score.mean_iou if score.foreground_iou is None else score.foreground_iou
+        if not self._keep or (len(self._worst) == self._keep and -rank <= self._worst[0][0]):
+            return
+        shown = WorstPicture(score, *self._thumbnails(image, label, prediction))
+        heapq.heappush(self._worst, (-rank, -len(self._pictures), shown))
+        if len(self._worst) > self._keep:
+            heapq.heappop(self._worst)
+
+    def _thumbnails(self, image, label, prediction) -> list[np.ndarray]:
+        height, width = image.shape[:2]
+        scale = min(1.0, _THUMBNAIL / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        result = [small]
+        for labels in (label, prediction):
+            coloured = Image.fromarray(pictures.colorize(labels, self._examples.colors))
+            shown = np.asarray(coloured.resize(size, Image.Resampling.BOX))
+            result.append((0.35 * small + 0.65 * shown).astype(np.uint8))
+        return result
+
+    def finish(self, seconds: float) -> Scores:
+        """The scores of all that was added."""
+        if not self._pictures:
+            raise InputError(f"{self._examples.name}: no pictures in {self._examples.split!r}.")
+        total, near = self._total, self._boundary
+        classes = tuple(
+            ClassScore(
+                name=name,
+                color=self._examples.colors[i],
+                iou=_number(total.class_iou[i]),
+                boundary_iou=_number(near.class_iou[i]) if near is not None else None,
+                pixel_share=float(total.pixel_share[i]),
+                predicted_share=float(total.predicted_share[i]),
+            )
+            for i, name in enumerate(self._examples.classes)
+        )
+        accuracy = float(np.trace(total.matrix) / max(1, total.matrix.sum()))
+        return Scores(
+            model=self._runner.name,
+            data=self._examples.name,
+            split=self._examples.split,
+            classes=classes,
+            mean_iou=total.mean_iou,
+            mean_boundary_iou=near.mean_iou if near is not None else None,
+            pixel_accuracy=accuracy,
+            foreground_iou=_mean(score.foreground_iou for score in self._pictures),
+            foreground_iou_by_source=_by_source(self._pictures),
+            warnings=plain_warnings(total.matrix, self._examples.classes, len(self._pictures)),
+            pictures=tuple(self._pictures),
+            worst=tuple(shown for _, _, shown in sorted(self._worst, key=lambda w: w[:2])[::-1]),
+            confusion=total.matrix,
+            notes=tuple(self._notes),
+            seconds=seconds,
+        )
+
+
+def match_classes(
+    names: tuple[str, ...], count: int, wanted: tuple[str, ...]
+) -> tuple[np.ndarray, str]:
+    """The data's class for each of the model's `count` classes, and a note if it isn't plain.
+
+    Args:
+        names: of the model's classes, possibly none.
+        count: of the model's classes.
+        wanted: names of the data's classes.
+
+    Raises:
+        InputError: they can't be matched.
+    """
+    dtype = np.uint8 if len(wanted) <= 256 else np.uint16
+    mine, theirs = [n.lower() for n in names[:count]], [n.lower() for n in wanted]
+    moved = [name for name in theirs if name in mine and mine.index(name) != theirs.index(name)]
+    if count == len(wanted) and not moved:
+        others = mine != theirs and len(mine) == count
+        note = f"classes were taken in order, though the model calls them {', '.join(names)}"
+        return np.arange(count, dtype=dtype), note if others else ""
+    lost = [name for name in theirs if name not in mine and name != "background"]
+    if lost or (theirs[0] != "background" and len(mine) != len(theirs)):
+        raise InputError(
+            f"the model has {count} classes ({', '.join(names[:6]) or 'without names'}), the data "
+            f"has {len(wanted)} ({', '.join(wanted[:6])}), and their names don't match."
+        )
+    values = [theirs.index(name) if name in theirs else 0 for name in mine]
+    values += [0] * (count - len(values))
+    return (
+        np.array(values, dtype),
+        "classes were matched by name; the model's others count as background",
+    )
+
+
+def _picture_score(name: str, single: ConfusionMatrix) -> PictureScore:
+    matrix = single.matrix
+    foreground = None
+    if len(matrix) == 2:
+        either = matrix[1].sum() + matrix[0, 1]
+        foreground = float(matrix[1, 1] / either) if either else None
+    accuracy = float(np.trace(matrix) / max(1, matrix.sum()))
+    return PictureScore(name, single.mean_iou, foreground, accuracy)
+
+
+def _number(value: float) -> float | None:
+    """None for NaN, which JSON can't hold."""
+    return None if np.isnan(value) else float(value)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _by_source(scores: list[PictureScore]) -> dict[str, float]:
+    """Mean foreground IoU by the part of the name before "_", for 2 to 10 such parts."""
+    groups = defaultdict(list)
+    for score in scores:
+        prefix, found, _ = Path(score.name).name.partition("_")
+        groups[prefix if found else ""].append(score.foreground_iou)
+    means = {prefix: _mean(values) for prefix, values in sorted(groups.items())}
+    known = {prefix: mean for prefix, mean in means.items() if mean is not None}
+    return known if 2 <= len(groups) <= 10 and "" not in groups else {}

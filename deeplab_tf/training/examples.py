@@ -1,0 +1,112 @@
+"""Pictures with labels to score on: from records, or straight from a folder of files."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_tf import keys
+from deeplab_tf.datasets import DatasetDescriptor, load
+from deeplab_tf.datasets.descriptors import FILE_NAME
+from deeplab_tf.datasets.folder import FolderSet, read_mask, scan_folder
+from deeplab_tf.errors import InputError
+from deeplab_tf.pictures import Colors, read_image
+
+# Name, uint8 [H, W, 3], class of each pixel [H, W].
+Example = tuple[str, np.ndarray, np.ndarray]
+_ANY_IGNORE_LABEL = 255
+# Files that are decoded at the same time.
+_AHEAD = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A split that can be gone through any number of times.
+
+    Attributes:
+        name: the folder.
+        split: its split.
+        classes, colors, ignore_label: what label values mean.
+        count: of pictures.
+        read: starts one pass.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    colors: Colors
+    ignore_label: int | None
+    count: int
+    read: Callable[[], Iterator[Example]]
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.read()
+
+
+def open_examples(data: str | os.PathLike, split: str) -> Examples:
+    """Finds a split of a records folder or of a plain folder; reads no picture yet.
+
+    Raises:
+        InputError: there is no such folder or split, or the folder isn't laid out as it should.
+    """
+    folder = Path(data)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    if (folder / FILE_NAME).is_file():
+        return _from_records(folder, split)
+    return _from_files(folder, split)
+
+
+def _from_records(folder: Path, split: str) -> Examples:
+    descriptor = DatasetDescriptor.load(folder)
+    _check(folder, split, descriptor.splits)
+
+    def read() -> Iterator[Example]:
+        for example in load(folder, split).as_numpy_iterator():
+            name = example[keys.NAME].decode("utf-8", "replace")
+            yield name, example[keys.IMAGE], example[keys.SEMANTIC_LABEL]
+
+    return Examples(
+        str(folder),
+        split,
+        descriptor.classes,
+        descriptor.colors,
+        descriptor.ignore_label,
+        descriptor.splits[split],
+        read,
+    )
+
+
+def _from_files(folder: Path, split: str) -> Examples:
+    found = scan_folder(folder)
+    _check(folder, split, found.splits)
+    names, classes = found.splits[split], found.classes
+    ignore = classes.ignore_label
+    if ignore is None and not found.binary:
+        ignore = _ANY_IGNORE_LABEL
+
+    def read() -> Iterator[Example]:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(names), _AHEAD):
+                yield from pool.map(lambda n: _pair(found, n), names[start : start + _AHEAD])
+
+    return Examples(str(folder), split, classes.names, classes.colors, ignore, len(names), read)
+
+
+def _pair(found: FolderSet, name: str) -> Example:
+    image = read_image(found.images[name])
+    label = read_mask(found.masks[name], found.classes, binary=found.binary)
+    if label.shape != image.shape[:2]:
+        raise InputError(
+            f"{found.masks[name]} is {label.shape[1]} x {label.shape[0]} but its picture is "
+            f"{image.shape[1]} x {image.shape[0]}; make them the same size."
+        )
+    return found.images[name].name, image, label
+
+
+def _check(folder: Path, split: str, splits: dict) -> None:
+    if split not in splits:
+        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(splits) or 'none'}.")

@@ -1,0 +1,155 @@
+"""An evaluation as files: numbers as JSON and CSV, and a page with the worst pictures."""
+
+import base64
+import csv
+import html
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deeplab_tf import pictures
+from deeplab_tf.files import atomic_file, write_json
+from deeplab_tf.training.scores import Scores, WorstPicture
+
+REPORT_FILE = "report.json"
+PICTURES_FILE = "pictures.csv"
+PAGE_FILE = "report.html"
+WORST_FILE = "worst.png"
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #1c2026; background: #fafaf8;
+       max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; } td, th { padding: .25rem .8rem; text-align: right;
+       border-bottom: 1px solid #dddcd6; } td:first-child, th:first-child { text-align: left; }
+.warn { background: #fff3d6; border-left: 4px solid #d99a00; padding: .4rem .8rem;
+        margin: .4rem 0; }
+.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .5em;
+          border: 1px solid #0003; }
+.row { display: flex; gap: .6rem; flex-wrap: wrap; margin: .3rem 0 1.2rem; }
+.row img { max-width: 32%; height: auto; } .faint { color: #68707a; }
+"""
+
+
+def write_report(scores: Scores, out: str | os.PathLike) -> list[Path]:
+    """Writes report.json, pictures.csv, report.html and worst.png into a folder.
+
+    Args:
+        scores: from `evaluate`.
+        out: the folder; made if missing. Each file appears whole or not at all.
+
+    Returns:
+        The paths written.
+    """
+    out = Path(out)
+    write_json(out / REPORT_FILE, scores.to_json())
+    with atomic_file(out / PICTURES_FILE) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "mean_iou", "foreground_iou", "pixel_accuracy"])
+        for score in scores.pictures:
+            foreground = "" if score.foreground_iou is None else f"{score.foreground_iou:.5f}"
+            table.writerow(
+                [score.name, f"{score.mean_iou:.5f}", foreground, f"{score.pixel_accuracy:.5f}"]
+            )
+    with atomic_file(out / PAGE_FILE) as temporary:
+        temporary.write_text(page(scores), "utf-8")
+    written = [out / REPORT_FILE, out / PICTURES_FILE, out / PAGE_FILE]
+    if scores.worst:
+        pictures.save_image(out / WORST_FILE, worst_sheet(scores))
+        written.append(out / WORST_FILE)
+    return written
+
+
+def worst_sheet(scores: Scores) -> np.ndarray:
+    """Photo, label and prediction of the worst pictures, a row each: uint8 [H, W, 3]."""
+    tiles = []
+    for shown in scores.worst:
+        tiles += [
+            (f"{shown.score.name}\n{_rank(shown)}", shown.image),
+            ("label", shown.label),
+            ("prediction", shown.prediction),
+        ]
+    return pictures.contact_sheet(
+        tiles,
+        3,
+        title="Worst pictures",
+        subtitle=f"{scores.model} on {scores.data}, {scores.split}",
+        width=240,
+    )
+
+
+def _rank(shown: WorstPicture) -> str:
+    if shown.score.foreground_iou is None:
+        return f"mean IoU {shown.score.mean_iou:.3f}"
+    return f"IoU {shown.score.foreground_iou:.3f}"
+
+
+def page(scores: Scores) -> str:
+    """A page of HTML that holds its pictures and needs no other file."""
+    facts = [scores.mean_iou_text]
+    if scores.mean_boundary_iou is not None:
+        facts.append(f"boundary IoU {scores.mean_boundary_iou:.4f}")
+    facts.append(f"pixel accuracy {scores.pixel_accuracy:.4f}")
+    if scores.foreground_iou is not None:
+        name = scores.classes[1].name
+        facts.append(f"{name} IoU, mean over pictures {scores.foreground_iou:.4f}")
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        f"<title>{_text(scores.model)}</title><style>{_STYLE}</style>",
+        f"<h1>{_text(scores.model)}</h1>",
+        f"<p class=faint>{_text(scores.data)}, {_text(scores.split)}: "
+        f"{len(scores.pictures)} pictures in {scores.seconds:.0f} s</p>",
+        f"<p><b>{_text(' · '.join(facts))}</b></p>",
+        *(f"<div class=warn>{_text(warning)}</div>" for warning in scores.warnings),
+        *(f"<p class=faint>{_text(note)}</p>" for note in scores.notes),
+        "<h2>Classes</h2>",
+        _class_table(scores),
+    ]
+    if scores.foreground_iou_by_source:
+        parts.append("<h2>Mean over pictures, by source</h2><table>")
+        for source, iou in scores.foreground_iou_by_source.items():
+            parts.append(f"<tr><td>{_text(source)}<td>{iou:.4f}")
+        parts.append("</table>")
+    if scores.worst:
+        parts.append("<h2>Worst pictures: photo, label, prediction</h2>")
+    for shown in scores.worst:
+        images = "".join(
+            f'<img alt="" src="{_inline(array)}">'
+            for array in (shown.image, shown.label, shown.prediction)
+        )
+        parts.append(
+            f"<div>{_text(shown.score.name)} <span class=faint>{_rank(shown)}</span></div>"
+        )
+        parts.append(f"<div class=row>{images}</div>")
+    return "\n".join(parts) + "\n"
+
+
+def _class_table(scores: Scores) -> str:
+    rows = ["<table><tr><th>class<th>IoU<th>boundary IoU<th>of the labels<th>of the predictions"]
+    for score in scores.classes:
+        swatch = f'<span class=swatch style="background:rgb{tuple(score.color)}"></span>'
+        rows.append(
+            f"<tr><td>{swatch}{_text(score.name)}<td>{shown_iou(score.iou)}"
+            f"<td>{shown_iou(score.boundary_iou)}<td>{score.pixel_share:.2%}"
+            f"<td>{score.predicted_share:.2%}"
+        )
+    return "\n".join([*rows, "</table>"])
+
+
+def shown_iou(value: float | None) -> str:
+    """Four digits, or a dash for a class that isn't there."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _text(value: str) -> str:
+    return html.escape(str(value))
+
+
+def _inline(array: np.ndarray) -> str:
+    """A picture as a data URL."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "jpeg", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,113 @@
+"""What an evaluation found: numbers, words and the worst pictures."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScore:
+    """One class, over all pixels of the split.
+
+    Attributes:
+        name: of the class.
+        color: RGB.
+        iou: None where the class isn't in the labels.
+        boundary_iou: the same for pixels near outlines; None also where it wasn't asked for.
+        pixel_share: share of the labelled pixels.
+        predicted_share: share of the predicted pixels.
+    """
+
+    name: str
+    color: tuple[int, int, int]
+    iou: float | None
+    boundary_iou: float | None
+    pixel_share: float
+    predicted_share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureScore:
+    """One picture.
+
+    Attributes:
+        name: as in the records.
+        mean_iou: over the classes in its label or prediction.
+        foreground_iou: IoU of class 1 in sets of two classes; None where nobody sees it.
+        pixel_accuracy: share of right pixels.
+    """
+
+    name: str
+    mean_iou: float
+    foreground_iou: float | None
+    pixel_accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstPicture:
+    """What the page shows of a bad one: uint8 pictures of a few hundred pixels."""
+
+    score: PictureScore
+    image: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of a model on a split.
+
+    Attributes:
+        model, data, split: what was evaluated.
+        classes: per class.
+        mean_iou: by the official rule: over the classes that are labelled or predicted.
+        mean_boundary_iou: the same near outlines; None if it wasn't asked for.
+        pixel_accuracy: share of right pixels.
+        foreground_iou: for two classes, the mean over pictures of the IoU of class 1.
+        foreground_iou_by_source: the same by the part of the names before "_", if that tells
+            2 to 10 sources apart.
+        warnings: what a reader of the numbers should know.
+        pictures: per picture.
+        worst: the worst of them; not in `to_json`.
+        confusion: pixels by [label, prediction].
+        notes: how classes were matched, and the like.
+        seconds: it took, reading included.
+    """
+
+    model: str
+    data: str
+    split: str
+    classes: tuple[ClassScore, ...]
+    mean_iou: float
+    mean_boundary_iou: float | None
+    pixel_accuracy: float
+    foreground_iou: float | None
+    foreground_iou_by_source: dict[str, float]
+    warnings: tuple[str, ...]
+    pictures: tuple[PictureScore, ...]
+    worst: tuple[WorstPicture, ...]
+    confusion: np.ndarray
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def mean_iou_text(self) -> str:
+        """Mean IoU in words: says over how many classes where some aren't there."""
+        present = int(((self.confusion.sum(0) + self.confusion.sum(1)) > 0).sum())
+        over = "" if present == len(self.classes) else f" over {present} of {len(self.classes)}"
+        return f"mean IoU{over + ' classes' if over else ''} {self.mean_iou:.4f}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers, but for those of single pictures."""
+        value = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("worst", "pictures", "classes", "confusion")
+        }
+        return {
+            **value,
+            "picture_count": len(self.pictures),
+            "classes": [dataclasses.asdict(score) for score in self.classes],
+            "confusion": self.confusion.tolist(),
+        }
