@@ -77,7 +77,7 @@ def answer(
         compare: False doesn't ask the source, for example since it has other classes.
     """
     picture = stored_picture()
-    reason = "" if compare else "it has another last layer"
+    reason = "" if compare else "the last layer is new and untrained"
     if compare and kind == TFLITE:
         try:
             return _beside_tflite(model, path, picture)

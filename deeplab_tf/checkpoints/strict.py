@@ -183,13 +183,16 @@ def _hint(model, wanted, shapes, wrong: int) -> str:
     """What to do about it, where that can be told."""
     counts = _class_counts(model, shapes)
     if counts:
-        return f" The file has {counts[0]} classes, the model {counts[1]}: name the file's number."
+        return (
+            f" The file has {counts[0]} classes, the model {counts[1]}: build the model with as "
+            f"many (num_classes={counts[0]}, or --num-classes {counts[0]})."
+        )
     if wrong > len(wanted) // 2:
         return " It is of another architecture: name the model that it was made for."
     return ""
 
 
-def _listed(what: str, names: list[str], most: int = 5) -> list[str]:
+def _listed(what: str, names: list[str], most: int = 4) -> list[str]:
     """["3 missing: a, b, c."], or nothing."""
     if not names:
         return []

@@ -145,7 +145,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
         names = sorted(reader.get_variable_to_shape_map())
         if _OBJECT_GRAPH not in names:
             return {name: reader.get_tensor(name) for name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{prefix}: the checkpoint is incomplete or damaged ({reason}); download it again."

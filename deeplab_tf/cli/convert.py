@@ -62,12 +62,17 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from deeplab_tf.checkpoints.convert import AnswerDiffersError, convert
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    with quiet_stderr():  # TensorFlow, as it starts
+        from deeplab_tf.checkpoints.convert import AnswerDiffersError, convert
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
             task = progress.add_task("start")
             conversion = convert(
                 checkpoint,
