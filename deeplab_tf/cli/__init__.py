@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Score a model on records: IoU per class, warnings, worst pictures.",
     "export": "Write a verified TFLite file or SavedModel.",
     "convert": "Turn an official checkpoint into a preset folder.",
+    "models": "List the presets: size, cost, score, where their weights are.",
     "bench": "Time a model file or preset on this machine.",
 }
 

@@ -11,7 +11,7 @@ from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, read_preset_f
 from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
 from deeplab_tf.models.info import ModelInfo
-from deeplab_tf.pictures import voc_colors
+from deeplab_tf.models.label_sets import ADE20K, CITYSCAPES, PASCAL_VOC, PORTRAIT
 
 MODEL_CLASSES: dict[str, type[SegmentationModel]] = {
     cls.__name__: cls for cls in (DeepLabV3, DeepLabV3Plus)
@@ -40,35 +40,6 @@ class Preset:
     task: str = "semantic"
 
 
-_VOC = ModelInfo(
-    classes=(
-        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
-        *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
-        *("sheep", "sofa", "train", "tvmonitor"),
-    ),
-    colors=voc_colors(21),
-    image_size=(513, 513),
-    resize="fit",
-    source="Official TensorFlow DeepLab: COCO, then PASCAL VOC 2012 train_aug.",
-    license="Apache-2.0",
-)
-_CITYSCAPES = ModelInfo(
-    classes=(
-        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
-        *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck"),
-        *("bus", "train", "motorcycle", "bicycle"),
-    ),
-    colors=(
-        *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
-        *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
-        *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
-        *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
-    ),
-    image_size=(1025, 2049),
-    resize="fit",
-    source="Official TensorFlow DeepLab: Cityscapes train_fine.",
-    license="Apache-2.0",
-)
 _ZOO = "http://download.tensorflow.org/models"
 # No atrous branches and no decoder: the official mobile models. Their graphs were frozen at
 # output stride 8.
@@ -90,41 +61,61 @@ _LIGHT: dict[str, Any] = {
     "decoder_filters": 19,
     "decoder_output_is_logits": True,
 }
+_EDGETPU: dict[str, Any] = {
+    "num_classes": 19,
+    "backbone": "mobilenet_edgetpu",
+    "output_stride": 16,
+    "atrous_rates": (),
+}
+_EDGETPU_INFO = dataclasses.replace(
+    CITYSCAPES, source="Official TensorFlow DeepLab: ImageNet, then Cityscapes train_fine."
+)
 
 PRESETS: dict[str, Preset] = {
     "deeplab_v3_mobilenet_v2_voc": Preset(
         "DeepLabV3",
         {"num_classes": 21, **_MOBILE},
-        _VOC,
+        PASCAL_VOC,
         result="VOC val mIoU 75.32 at output stride 16; 77.33 at 8 with scales and flips",
         weights=f"{_ZOO}/deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz",
+    ),
+    "deeplab_v3_mobilenet_v2_voc_trainval": Preset(
+        "DeepLabV3",
+        {"num_classes": 21, **_MOBILE},
+        dataclasses.replace(
+            PASCAL_VOC,
+            source="Official TensorFlow DeepLab: COCO, then VOC 2012 train_aug and trainval.",
+        ),
+        result="VOC test mIoU 80.25 at output stride 8 with scales and flips",
+        weights=f"{_ZOO}/deeplabv3_mnv2_pascal_trainval_2018_01_29.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_dm05_voc": Preset(
         "DeepLabV3",
         {"num_classes": 21, **_HALF_WIDTH},
         # The size of TensorFlow's own TFLite file of this model, deeplabv3_257_mv_gpu.tflite.
-        dataclasses.replace(_VOC, image_size=(257, 257)),
+        dataclasses.replace(PASCAL_VOC, image_size=(257, 257)),
         result="VOC val mIoU 70.19 at 513x513 and output stride 16",
         weights=f"{_ZOO}/deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_dm05_portrait": Preset(
         "DeepLabV3",
         {"num_classes": 2, **_HALF_WIDTH},
-        ModelInfo(
-            classes=("background", "person"),
-            colors=((0, 0, 0), (192, 128, 128)),
-            image_size=(513, 513),
-            resize="fit",
-            source="A. Sathyan, Portrait-Segmentation: the official VOC model tuned on portraits.",
-            license="MIT",
-        ),
+        PORTRAIT,
         weights="https://github.com/anilsathyan7/Portrait-Segmentation",
+    ),
+    "deeplab_v3_plus_mobilenet_v2_ade20k": Preset(
+        "DeepLabV3Plus",
+        {"num_classes": 151, **_MOBILE, "output_stride": 16},
+        # Pictures in this set are small and of any shape: it was trained at this size.
+        dataclasses.replace(ADE20K, image_size=(257, 257)),
+        result="ADE20K val mIoU 32.04 and pixel accuracy 75.41 at 257x257 and output stride 16",
+        weights=f"{_ZOO}/deeplabv3_mnv2_ade20k_train_2018_12_03.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_cityscapes": Preset(
         "DeepLabV3",
         {"num_classes": 19, **_MOBILE, "output_stride": 16},
         dataclasses.replace(
-            _CITYSCAPES, source="Official TensorFlow DeepLab: COCO, then Cityscapes train_fine."
+            CITYSCAPES, source="Official TensorFlow DeepLab: COCO, then Cityscapes train_fine."
         ),
         result="Cityscapes val mIoU 70.71 at output stride 16; 73.57 at 8 with scales and flips",
         weights=f"{_ZOO}/deeplabv3_mnv2_cityscapes_train_2018_02_05.tar.gz",
@@ -132,16 +123,30 @@ PRESETS: dict[str, Preset] = {
     "deeplab_v3_mobilenet_v3_large_cityscapes": Preset(
         "DeepLabV3",
         {"backbone": "mobilenet_v3_large_seg", **_LIGHT},
-        _CITYSCAPES,
+        CITYSCAPES,
         result="Cityscapes val mIoU 72.41 at output stride 32",
         weights=f"{_ZOO}/deeplab_mnv3_large_cityscapes_trainfine_2019_11_15.tar.gz",
     ),
     "deeplab_v3_mobilenet_v3_small_cityscapes": Preset(
         "DeepLabV3",
         {"backbone": "mobilenet_v3_small_seg", **_LIGHT},
-        _CITYSCAPES,
+        CITYSCAPES,
         result="Cityscapes val mIoU 68.99 at output stride 32",
         weights=f"{_ZOO}/deeplab_mnv3_small_cityscapes_trainfine_2019_11_15.tar.gz",
+    ),
+    "deeplab_v3_mobilenet_edgetpu_cityscapes": Preset(
+        "DeepLabV3",
+        _EDGETPU,
+        _EDGETPU_INFO,
+        result="Cityscapes val mIoU 74.1 at output stride 16, 70.6 at 32",
+        weights=f"{_ZOO}/edgetpu-deeplab_2020_03_09.tar.gz",
+    ),
+    "deeplab_v3_mobilenet_edgetpu_slim_cityscapes": Preset(
+        "DeepLabV3",
+        {**_EDGETPU, "depth_multiplier": 0.75, "aspp_convs_filters": 128},
+        _EDGETPU_INFO,
+        result="Cityscapes val mIoU 73.2 at output stride 16, 70.0 at 32",
+        weights=f"{_ZOO}/edgetpu-deeplab-slim_2020_03_09.tar.gz",
     ),
 }
 

@@ -66,6 +66,9 @@ def test_fused_separable_convolutions_and_bare_batch_norms_follow_the_same_rule(
         ("deeplab_v3_mobilenet_v2_dm05_voc", "mobilenet_v2_dm05_voc_os16"),
         ("deeplab_v3_mobilenet_v3_large_cityscapes", "mobilenet_v3_large_seg_cityscapes"),
         ("deeplab_v3_mobilenet_v3_small_cityscapes", "mobilenet_v3_small_seg_cityscapes"),
+        ("deeplab_v3_plus_mobilenet_v2_ade20k", "mobilenet_v2_ade20k_os16"),
+        ("deeplab_v3_mobilenet_edgetpu_cityscapes", "mobilenet_edgetpu_cityscapes_os16"),
+        ("deeplab_v3_mobilenet_edgetpu_slim_cityscapes", "mobilenet_edgetpu_slim_cityscapes_os32"),
     ],
 )
 def test_a_preset_has_exactly_the_variables_of_the_official_graph(preset, case):

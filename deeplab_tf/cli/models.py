@@ -1,0 +1,138 @@
+"""`deeplab-tf models`."""
+
+from typing import Any
+
+import click
+
+
+@click.command(short_help="List the presets: size, cost, score, where their weights are.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+def command(name, as_json):
+    """List the presets, or tell all about one.
+
+    Parameters are without batch norm's moving statistics, multiply-adds are those of convolutions
+    for one picture of the size shown. Both are counted from the graph as it is built here.
+
+    \b
+    Examples:
+      deeplab-tf models
+      deeplab-tf models deeplab_v3_mobilenet_v2_voc
+      deeplab-tf models --json
+    """
+    import json
+
+    from rich.console import Console
+
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    with quiet_stderr():  # TensorFlow, as it starts
+        from deeplab_tf.models.presets import find_preset, list_presets, shipped_names
+
+    if name and name not in shipped_names():
+        find_preset(name)
+    with Console(stderr=True).status("building the graphs"):
+        rows = [_describe(preset) for preset in ([name] if name else list_presets())]
+    if as_json:
+        click.echo(json.dumps(rows[0] if name else rows, indent=2))
+    elif name:
+        _show_one(rows[0])
+    else:
+        _show_table(rows)
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """All that is known of a preset, as JSON values."""
+    from deeplab_tf.backbones import BACKBONES
+    from deeplab_tf.models.macs import count
+    from deeplab_tf.models.presets import PRESETS, from_preset, shipped_names
+
+    model = from_preset(name, load_weights=False)
+    arguments, info, shipped = model.get_config(), model.info, name in shipped_names()
+    counts = count(model)
+    record = PRESETS.get(name)
+    return {
+        "name": name,
+        "task": record.task if record else "semantic",
+        "class": type(model).__name__,
+        "backbone": arguments["backbone"],
+        "output_stride": arguments["output_stride"],
+        "pixels": BACKBONES[arguments["backbone"]].pixels,
+        "image_size": list(counts.image_size),
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "shipped": shipped,
+        "weights": "in the package" if shipped else (record.weights if record else ""),
+        "result": record.result if record else _scores(info.metrics),
+        "source": info.source,
+        "license": info.license,
+        "classes": list(info.classes),
+        "colors": [list(color) for color in info.colors],
+        "settings": arguments,
+    }
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    """The numbers among a model's measured scores, in words."""
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def short(number: int) -> str:
+    """2113557 -> "2.11M"."""
+    for limit, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= limit:
+            return f"{number / limit:.2f}{unit}"
+    return str(number)
+
+
+def _show_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("preset", no_wrap=True)
+    for column in ("classes", "picture", "stride", "parameters", "multiply-adds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            str(len(row["classes"])),
+            "x".join(map(str, row["image_size"])),
+            str(row["output_stride"]),
+            short(row["parameters"]),
+            short(row["multiply_adds"]),
+            "inside" if row["shipped"] else "convert",
+        )
+    # A name cut in two can't be copied.
+    Console(markup=False, highlight=False, width=120).print(table)
+    click.echo("deeplab-tf models NAME: published score, and where to get the weights to convert.")
+
+
+def _show_one(row: dict[str, Any]) -> None:
+    height, width = row["image_size"]
+    facts = {
+        "model": f"{row['class']}, {row['backbone']}, output stride {row['output_stride']}",
+        "picture": f"{height}x{width}, RGB 0..255; made {_normalised(row['pixels'])} inside",
+        "parameters": short(row["parameters"]),
+        "multiply-adds": f"{short(row['multiply_adds'])} at {height}x{width}",
+        "score": row["result"] or "not published",
+        "source": row["source"],
+        "license": row["license"],
+        "weights": row["weights"] or "not published",
+        "classes": f"{len(row['classes'])}: {', '.join(row['classes'])}",
+    }
+    click.echo(row["name"])
+    for key, value in facts.items():
+        click.echo(f"  {key:<14} {value}")
+    if row["shipped"]:
+        click.echo(f"next: deeplab-tf predict photo.jpg --model {row['name']}")
+    else:
+        click.echo("next: download and unpack the weights, then")
+        click.echo(f"  deeplab-tf convert CHECKPOINT --model {row['name']} --out FOLDER")
+
+
+def _normalised(pixels: str) -> str:
+    return "RGB less the ImageNet means" if pixels == "mean" else pixels

@@ -1,0 +1,83 @@
+"""Parameters and multiply-adds, counted from a built graph."""
+
+import dataclasses
+import math
+
+import keras
+from keras import layers
+
+from deeplab_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What a model costs.
+
+    Attributes:
+        parameters: as papers count them: without the moving statistics of batch norm.
+        multiply_adds: of convolutions and dense layers for one picture. Batch norm folds into
+            them; activations, pooling, sums and resizing are left out.
+        image_size: (height, width) of that picture.
+    """
+
+    parameters: int
+    multiply_adds: int
+    image_size: tuple[int, int]
+
+
+def count(model: keras.Model, image_size: tuple[int, int] | None = None) -> Counts:
+    """Counts a flat functional model; nothing is run.
+
+    Args:
+        model: its convolutions and dense layers are called once each.
+        image_size: (height, width). None takes the model's own: its fixed input, or `info`.
+
+    Raises:
+        InputError: the model has no size of its own and none is given.
+    """
+    if image_size is None:
+        image_size = own_size(model)
+    if image_size is None:
+        raise InputError(f"{model.name} takes pictures of any size; name one to count for.")
+    counted = [layer for layer in model.layers if _multiplies(layer)]
+    total = 0
+    if counted:
+        outputs = keras.Model(model.input, [layer.output for layer in counted])
+        found = outputs.compute_output_spec(keras.KerasTensor((1, *image_size, 3)))
+        # A model of one output may give it bare.
+        found = found if isinstance(found, list | tuple) else [found]
+        total = sum(
+            math.prod(spec.shape[1:-1]) * _per_position(layer)
+            for layer, spec in zip(counted, found, strict=True)
+        )
+    return Counts(parameters(model), total, (image_size[0], image_size[1]))
+
+
+def parameters(model: keras.Model) -> int:
+    """Elements of all weights but the moving statistics of batch norm."""
+    moving = ("/moving_mean", "/moving_variance")
+    weights = [weight for weight in model.weights if not weight.path.endswith(moving)]
+    return sum(math.prod(weight.shape) for weight in weights)
+
+
+def own_size(model: keras.Model) -> tuple[int, int] | None:
+    """(height, width) of a model's fixed input, or else what its `info` says."""
+    height, width = model.input_shape[1:3]
+    if height is not None and width is not None:
+        return height, width
+    info = getattr(model, "info", None)
+    return info.image_size if info is not None else None
+
+
+def _multiplies(layer: keras.Layer) -> bool:
+    if isinstance(layer, layers.Conv2DTranspose):
+        raise ValueError(f"{layer.name}: transposed convolutions aren't counted yet.")
+    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
+    return isinstance(layer, kinds)
+
+
+def _per_position(layer: keras.Layer) -> int:
+    """Multiply-adds for each position of the output, all channels together."""
+    if isinstance(layer, layers.SeparableConv2D):
+        return math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
+    return math.prod(layer.kernel.shape)
