@@ -20,8 +20,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--pretrained-dir",
         type=Path,
-        default=ROOT.parent / "shared" / "pretrained",
-        help="folder with official weights and the answers they must give",
+        help="folder with official weights and checks.json, the answers they must give; without "
+        "it there are no tests of them",
     )
 
 

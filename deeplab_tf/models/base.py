@@ -116,7 +116,10 @@ def read_preset_folder(
         stored = dict(config["arguments"])
         info = ModelInfo.from_json(config["info"])
         model = cls(**{**stored, **arguments})
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError as error:
+        # What the caller asked for instead isn't the file's fault.
+        raise error if arguments else InputError(f"{folder / CONFIG_FILE}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{folder / CONFIG_FILE}: not a preset of this version ({error!r}); "
             "write it again with save_to_preset."

@@ -135,6 +135,7 @@ class DeepLabV3(SegmentationModel):
             for key, value in locals().items()
             if key not in ("self", "kwargs", "name", "__class__")
         }
+        _refuse_unknown(kwargs, arguments)
         record = find_backbone(backbone)
         if output_stride not in record.output_strides:
             raise InputError(
@@ -226,6 +227,15 @@ class DeepLabV3(SegmentationModel):
         if self._arguments["decoder_output_stride"] and self._arguments["decoder_output_is_logits"]:
             return r"decoder\.(feature_projection0|decoder_conv0)/"
         return r"logits\.semantic"
+
+
+def _refuse_unknown(kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Keras takes any further argument and forgets it: a misspelt option would do nothing."""
+    for option in kwargs:
+        if option not in ("trainable", "dtype"):
+            near = difflib.get_close_matches(option, arguments, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"no option {option!r}.{hint} Options: {', '.join(arguments)}.")
 
 
 def _backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -14,19 +14,22 @@ CASE = GOLDEN / "data" / "deeplab_tf1" / "mobilenet_v2_dm05_voc_os16.json"
 
 def pytest_ignore_collect(collection_path, config):
     """Without the official files there is nothing to say about them."""
-    folder = config.getoption("--pretrained-dir")
-    if collection_path.name == "test_pretrained.py" and not (folder / "checks.json").is_file():
-        return True
-    return None
+    missing = config.getoption("--pretrained-dir") is None
+    return True if missing and collection_path.name == "test_pretrained.py" else None
+
+
+def _module(path):
+    """A file beside the tests, which lie in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def golden_weights():
     """The module that makes weights from names."""
-    spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module(GOLDEN / "weights.py")
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +142,17 @@ def tiny_config(tiny_model, tmp_path_factory):
     }
     path.write_text(json.dumps(config), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_lite_file(tiny_model, tmp_path_factory):
+    """`tiny_model` as an official float TFLite file: batch norm folded, tensors named by scope."""
+    files = _module(HERE / "official_files.py")
+    return files.write_lite_file(tmp_path_factory.mktemp("lite") / "tiny.tflite", tiny_model, 65)
+
+
+@pytest.fixture(scope="session")
+def tiny_graph_file(tiny_model, tmp_path_factory):
+    """`tiny_model` as the official export freezes it: ImageTensor in, SemanticPredictions out."""
+    files = _module(HERE / "official_files.py")
+    return files.write_frozen_graph(tmp_path_factory.mktemp("graph") / "tiny.pb", tiny_model, 65)

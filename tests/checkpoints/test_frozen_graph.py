@@ -68,3 +68,17 @@ def test_a_graph_that_is_no_official_export_cannot_be_run(tf1_arrays, tmp_path):
     path = _write(tmp_path / "graph.pb", tf1_arrays)
     with pytest.raises(ValueError, match="no ImageTensor"):
         frozen_graph.run_frozen_graph(path, np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_graph_as_the_official_export_leaves_it_loads_and_runs(tiny_model, tiny_graph_file):
+    copy = type(tiny_model).from_config(tiny_model.get_config())
+    dl.checkpoints.load(copy, tiny_graph_file)
+    for weight, expected in zip(copy.weights, tiny_model.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), np.asarray(expected))
+    image = np.random.RandomState(0).randint(0, 256, (50, 61, 3)).astype(np.uint8)
+    labels, crop = frozen_graph.run_frozen_graph(tiny_graph_file, image)
+    assert crop == (65, 65) and labels.shape == (50, 61)
+    padded = np.full((1, 65, 65, 3), 127.5, np.float32)
+    padded[0, :50, :61] = image
+    expected = np.asarray(copy(padded, training=False))[0, :50, :61].argmax(-1)
+    assert np.mean(labels == expected) > 0.999
