@@ -17,26 +17,34 @@ def band_width(shape: tuple[int, int], share: float = BAND) -> int:
     return max(1, round(share * math.hypot(*shape)))
 
 
-def inner_band(mask: np.ndarray, width: int) -> np.ndarray:
-    """The pixels of a mask within `width` of its outside: bool [H, W].
+def near_outline(labels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of a label map within `width` of another class or of the edge: bool [H, W].
 
-    Distance goes by the longer axis, as `width` erosions by a 3x3 square have it. What lies
-    beyond the picture's edge is outside.
+    For each class these are what `width` erosions of its mask by a 3x3 square take away. All
+    classes at once: a pixel is far from any outline if the square around it is of one value.
+
+    Args:
+        labels: [H, W].
+        width: distance along the longer axis.
     """
-    core = mask
-    for axis in (0, 1):
-        core = _whole_window(core, width, axis)
-    return mask & ~core
+    height, length = labels.shape
+    near, window = np.ones(labels.shape, bool), 2 * width + 1
+    if min(height, length) < window:
+        return near
+    rows = _all_of(labels[:, 1:] == labels[:, :-1], window - 1, axis=1)
+    columns = _all_of(labels[1:] == labels[:-1], window - 1, axis=0)
+    squares = _all_of(rows, window, axis=0) & columns[:, width : length - width]
+    near[width : height - width, width : length - width] = ~squares
+    return near
 
 
-def _whole_window(mask: np.ndarray, width: int, axis: int) -> np.ndarray:
-    """Where a mask is set in all of the 2 * width + 1 pixels around, along one axis."""
-    margins = [(0, 0), (0, 0)]
-    margins[axis] = (width + 1, width)
-    sums = np.cumsum(np.pad(mask, margins), axis=axis, dtype=np.int32)
-    size, window = mask.shape[axis], 2 * width + 1
-    upper = sums.take(range(window, window + size), axis)
-    return upper - sums.take(range(size), axis) == window
+def _all_of(mask: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """Where a mask is set at so many places in a row; shorter by count - 1 along the axis."""
+    mask, done = np.moveaxis(mask, axis, 0), 1
+    while done < count:
+        step = min(done, count - done)
+        mask, done = mask[:-step] & mask[step:], done + step
+    return np.moveaxis(mask, 0, axis)
 
 
 class BoundaryIoU:
@@ -64,19 +72,19 @@ class BoundaryIoU:
                 f"one picture at a time, [H, W] twice; got {labels.shape}, {predictions.shape}."
             )
         width = band_width((labels.shape[0], labels.shape[1]), self.band)
-        counted = np.ones(labels.shape, bool)
+        near_label, near_prediction = (near_outline(m, width) for m in (labels, predictions))
         if self.ignore_label is not None:
             counted = labels != self.ignore_label
-        for value in range(self.num_classes):
-            label, prediction = labels == value, predictions == value
-            # Most of many classes aren't in a picture.
-            near_label = inner_band(label, width) & counted if label.any() else label
-            near_prediction = (
-                inner_band(prediction, width) & counted if prediction.any() else prediction
-            )
-            self.intersection[value] += np.count_nonzero(near_label & near_prediction)
-            self.union[value] += np.count_nonzero(near_label | near_prediction)
-            self.labelled[value] += np.count_nonzero(near_label)
+            near_label &= counted
+            near_prediction &= counted
+        both = near_label & near_prediction & (labels == predictions)
+        found, labelled, predicted = (
+            np.bincount(values, minlength=self.num_classes)[: self.num_classes]
+            for values in (labels[both], labels[near_label], predictions[near_prediction])
+        )
+        self.intersection += found
+        self.labelled += labelled
+        self.union += labelled + predicted - found
 
     @property
     def class_iou(self) -> np.ndarray:

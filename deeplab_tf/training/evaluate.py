@@ -49,7 +49,7 @@ def evaluate(
         data: a folder of records, or a plain folder of pictures and masks.
         split: of the data.
         batch_size: pictures to run at once where the model has one size for all.
-        boundary: whether to compute boundary IoU, which takes about as long as all the rest.
+        boundary: whether to compute boundary IoU.
         worst: how many of the worst pictures to keep.
         limit: stop after so many pictures.
         progress: show a bar.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab_tf.metrics.boundary_iou import BoundaryIoU, band_width, inner_band
+from deeplab_tf.metrics.boundary_iou import BoundaryIoU, band_width, near_outline
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 
 RANDOM = np.random.default_rng(0)
@@ -27,7 +27,20 @@ def test_the_band_is_what_erosions_take_away(width, share):
     core = mask
     for _ in range(width):
         core = eroded(core)
-    np.testing.assert_array_equal(inner_band(mask, width), mask & ~core)
+    np.testing.assert_array_equal(mask & near_outline(mask, width), mask & ~core)
+
+
+@pytest.mark.parametrize("shape", [(40, 55), (9, 30), (30, 9), (7, 7), (1, 1)])
+def test_all_classes_at_once_are_as_one_by_one(shape):
+    labels = np.kron(RANDOM.integers(0, 4, (8, 8)), np.ones((12, 12), int))[: shape[0], : shape[1]]
+    labels[RANDOM.random(shape) < 0.01] = 255
+    expected = np.zeros(shape, bool)
+    for value in np.unique(labels):
+        core = labels == value
+        for _ in range(4):
+            core = eroded(core)
+        expected |= (labels == value) & ~core
+    np.testing.assert_array_equal(near_outline(labels, 4), expected)
 
 
 def test_the_band_is_two_percent_of_the_diagonal_but_a_pixel_at_least():

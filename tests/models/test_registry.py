@@ -49,7 +49,11 @@ def test_config_round_trip_builds_an_equal_model(backbone):
     assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+# The searched networks leave strides out without atrous convolution, and change their width.
+ATROUS = [name for name in BACKBONES if not name.startswith("nas_")]
+
+
+@pytest.mark.parametrize("backbone", ATROUS)
 def test_atrous_features_equal_dense_features_subsampled(backbone):
     image = np.random.RandomState(0).uniform(0, 255, (1, 65, 65, 3)).astype("float32")
     reference = None
