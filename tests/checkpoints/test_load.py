@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("unchanged")
         ("graph.pb", b"", "is empty"),
         ("graph.pb", b"<!DOCTYPE html><html>404", "is a web page"),
         ("graph.pb", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        ("model.tar.gz", gzip.compress(b"files"), "unpack it"),
+        ("model.tar.gz", gzip.compress(b"files", mtime=0), "unpack it"),
         ("model.pth", b"PK\x03\x04 archive", "is a zip archive"),
         ("model.h5", b"\x89HDF\r\n\x1a\n", "HDF5"),
         ("notes.txt", b"\x93 nothing of the kind", "none of what can be read"),
