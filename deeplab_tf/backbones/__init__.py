@@ -1,9 +1,11 @@
 """The one registry of backbones."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 
+from deeplab_tf.backbones import resnet, xception
 from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2
 from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_edgetpu,
@@ -38,10 +40,27 @@ class Backbone:
         return tuple(name for name in names if name != "output_stride")
 
 
+def _resnet(variant: resnet.Variant, pixels: str = "[-1, 1]") -> Backbone:
+    return Backbone(functools.partial(resnet.resnet_v1, variant), pixels)
+
+
+def _xception(variant: xception.Variant) -> Backbone:
+    return Backbone(functools.partial(xception.xception, variant))
+
+
 BACKBONES = {
     "mobilenet_v2": Backbone(mobilenet_v2),
     "mobilenet_v3_large_seg": Backbone(mobilenet_v3_large_seg),
     "mobilenet_v3_small_seg": Backbone(mobilenet_v3_small_seg),
     "mobilenet_edgetpu": Backbone(mobilenet_edgetpu),
+    "resnet_v1_18": _resnet(resnet.RESNET_18, pixels="mean"),
+    "resnet_v1_18_beta": _resnet(resnet.RESNET_18_BETA),
+    "resnet_v1_50": _resnet(resnet.RESNET_50, pixels="mean"),
+    "resnet_v1_50_beta": _resnet(resnet.RESNET_50_BETA),
+    "resnet_v1_101": _resnet(resnet.RESNET_101, pixels="mean"),
+    "resnet_v1_101_beta": _resnet(resnet.RESNET_101_BETA),
+    "xception_41": _xception(xception.XCEPTION_41),
+    "xception_65": _xception(xception.XCEPTION_65),
+    "xception_71": _xception(xception.XCEPTION_71),
     "nas_pnasnet": Backbone(nas_pnasnet),
 }

@@ -1,4 +1,4 @@
-"""The inverted residual of the mobile networks, and how strides turn into rates."""
+"""The inverted residual of the mobile networks."""
 
 from typing import Any
 
@@ -6,28 +6,6 @@ from keras import layers
 
 from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act, depthwise_bn_act
 from deeplab_tf.layers.squeeze_excite import squeeze_excite
-
-
-class StrideTracker:
-    """Turns strides into atrous rates once the wanted output stride is reached.
-
-    The layer that loses its stride still runs with the old rate; those after it take the new
-    one. So the features equal the dense network's, subsampled.
-    """
-
-    def __init__(self, output_stride: int):
-        self._output_stride = output_stride
-        self._stride = 1
-        self._rate = 1
-
-    def next(self, stride: int) -> tuple[int, int]:
-        """(stride, rate) for the next layer, which asks for `stride`."""
-        if self._stride < self._output_stride:
-            self._stride *= stride
-            return stride, self._rate
-        rate = self._rate
-        self._rate *= stride
-        return 1, rate
 
 
 def inverted_residual(
@@ -52,7 +30,7 @@ def inverted_residual(
     filter (MobileNet EdgeTPU). The projection is linear; the shortcut exists where shapes allow.
     """
     shortcut = x
-    shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm, stddev=0.09)
+    shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm, initializer=0.09)
     spatial: dict[str, Any] = dict(strides=strides, dilation_rate=dilation_rate)
     if expanded > x.shape[-1]:
         kernel, extra = (kernel_size, spatial) if fused else (1, {})

@@ -4,7 +4,8 @@ The network ends after its last inverted residual (320 channels at multiplier 1)
 convolution of the classifier isn't part of it.
 """
 
-from deeplab_tf.backbones.inverted_residual import StrideTracker, inverted_residual
+from deeplab_tf.backbones.inverted_residual import inverted_residual
+from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.layers.channels import make_divisible
 from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
 
@@ -50,7 +51,7 @@ def mobilenet_v2(
         strides=strides,
         activation="relu6",
         batch_norm=BATCH_NORM,
-        stddev=0.09,
+        initializer=0.09,
         name="MobilenetV2.Conv",
     )
     endpoints = {}

@@ -7,7 +7,8 @@ segmentation doesn't miss the rest.
 import dataclasses
 from typing import Any
 
-from deeplab_tf.backbones.inverted_residual import StrideTracker, inverted_residual
+from deeplab_tf.backbones.inverted_residual import inverted_residual
+from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.layers.channels import make_divisible
 from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
 
@@ -93,7 +94,7 @@ def _build(
         return make_divisible(channels * depth_multiplier, 8)
 
     tracker = StrideTracker(output_stride)
-    shared: dict[str, Any] = dict(activation=activation, batch_norm=BATCH_NORM, stddev=0.09)
+    shared: dict[str, Any] = dict(activation=activation, batch_norm=BATCH_NORM, initializer=0.09)
     strides, _ = tracker.next(2)
     x = conv_bn_act(x, width(stem), 3, strides=strides, **shared, name=f"{scope}.Conv")
     endpoints = {}

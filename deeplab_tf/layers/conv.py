@@ -5,7 +5,7 @@ A block's layers take the names of the official variable scopes, with "." for "/
 
 import dataclasses
 
-from keras import initializers, layers
+from keras import initializers, layers, ops
 
 from deeplab_tf.layers.normalization import BatchNorm
 
@@ -22,19 +22,27 @@ class BatchNormSettings:
 HEAD_BN = BatchNormSettings(epsilon=1e-5, momentum=0.9997)
 
 
-def _initializer(stddev: float | None):
+def _initializer(initializer: str | float):
     """A new initializer at each call: a shared one would repeat its values."""
-    return "glorot_uniform" if stddev is None else initializers.TruncatedNormal(stddev=stddev)
+    if isinstance(initializer, str):
+        return initializers.get(initializer)
+    return initializers.TruncatedNormal(stddev=initializer)
+
+
+def _clip6(x):
+    return ops.clip(x, -6.0, 6.0)
 
 
 def activate(x, activation: str | None, *, name: str):
-    """Applies "relu", "relu6", "hard_swish", "q_sigmoid", "sigmoid" or nothing (None)."""
+    """Applies "relu", "relu6", "clip6" (to [-6, 6]), "hard_swish", "q_sigmoid", "sigmoid" or None."""
     if activation is None:
         return x
     if activation == "relu":
         return layers.ReLU(name=name)(x)
     if activation == "relu6":
         return layers.ReLU(6.0, name=name)(x)
+    if activation == "clip6":
+        return layers.Activation(_clip6, name=name)(x)
     if activation == "hard_swish":
         return layers.Activation("hard_silu", name=name)(x)
     if activation == "sigmoid":
@@ -45,7 +53,7 @@ def activate(x, activation: str | None, *, name: str):
         x = layers.ReLU(6.0, name=f"{name}.relu6")(x)
         return layers.Rescaling(0.16667, name=name)(x)
     raise ValueError(
-        "activation is one of relu, relu6, hard_swish, q_sigmoid, sigmoid, None; "
+        "activation is one of relu, relu6, clip6, hard_swish, q_sigmoid, sigmoid, None; "
         f"got {activation!r}."
     )
 
@@ -78,13 +86,14 @@ def conv_bn_act(
     activation: str | None = "relu",
     batch_norm: BatchNormSettings | None = HEAD_BN,
     padding: str = "same",
-    stddev: float | None = None,
+    initializer: str | float = "glorot_uniform",
     name: str,
 ):
     """Convolution, batch norm, activation: [B, H, W, C] -> [B, H', W', filters].
 
     Without batch norm the convolution has a bias. `padding` is "same" (TensorFlow's), "valid" or
-    "explicit" (see `explicit_padding`; it only matters with a stride).
+    "explicit" (see `explicit_padding`; it only matters with a stride). `initializer` is a Keras
+    initializer's name, or the deviation of a truncated normal.
     """
     if padding == "explicit":
         padding = "same"
@@ -98,7 +107,7 @@ def conv_bn_act(
         padding=padding,
         dilation_rate=dilation_rate,
         use_bias=batch_norm is None,
-        kernel_initializer=_initializer(stddev),
+        kernel_initializer=_initializer(initializer),
         name=name,
     )(x)
     return _normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
@@ -113,7 +122,7 @@ def depthwise_bn_act(
     activation: str | None = "relu",
     batch_norm: BatchNormSettings | None = HEAD_BN,
     padding: str = "same",
-    stddev: float | None = None,
+    initializer: str | float = "glorot_uniform",
     name: str,
 ):
     """Depthwise convolution, batch norm, activation: [B, H, W, C] -> [B, H', W', C]."""
@@ -128,7 +137,7 @@ def depthwise_bn_act(
         padding=padding,
         dilation_rate=dilation_rate,
         use_bias=batch_norm is None,
-        depthwise_initializer=_initializer(stddev),
+        depthwise_initializer=_initializer(initializer),
         name=name,
     )(x)
     return _normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
@@ -139,22 +148,28 @@ def separable_conv_bn_act(
     filters: int,
     kernel_size: int,
     *,
+    strides: int = 1,
     dilation_rate: int = 1,
     activation: str | None = "relu",
     batch_norm: BatchNormSettings | None = HEAD_BN,
+    padding: str = "same",
+    stddevs: tuple[float, float] = (0.33, 0.06),
     name: str,
 ):
-    """Atrous separable convolution of the heads: [B, H, W, C] -> [B, H, W, filters].
+    """Atrous separable convolution: [B, H, W, C] -> [B, H', W', filters].
 
-    Batch norm and activation follow the depthwise *and* the pointwise part (v3+, Sec. 3.1).
+    Batch norm and activation follow the depthwise *and* the pointwise part (v3+, Sec. 3.1), each
+    initialised with its own of the `stddevs`; their default is that of the heads.
     """
     x = depthwise_bn_act(
         x,
         kernel_size,
+        strides=strides,
         dilation_rate=dilation_rate,
         activation=activation,
         batch_norm=batch_norm,
-        stddev=0.33,
+        padding=padding,
+        initializer=stddevs[0],
         name=f"{name}_depthwise",
     )
     return conv_bn_act(
@@ -163,6 +178,6 @@ def separable_conv_bn_act(
         1,
         activation=activation,
         batch_norm=batch_norm,
-        stddev=0.06,
+        initializer=stddevs[1],
         name=f"{name}_pointwise",
     )

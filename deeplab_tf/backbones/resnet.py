@@ -1,0 +1,142 @@
+"""ResNet v1 (https://arxiv.org/abs/1512.03385) as the DeepLab encoder uses it.
+
+Three things differ from the paper: a stage's stride sits in its last unit, the last stage has the
+rates of a multi grid (v3, Sec. 3.3), and the beta variants begin with three 3x3 convolutions
+instead of one 7x7.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from keras import layers
+
+from deeplab_tf.backbones.stride_tracker import StrideTracker
+from deeplab_tf.errors import InputError
+from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
+
+BATCH_NORM = BatchNormSettings(epsilon=1e-5, momentum=0.95)
+_SHARED: dict[str, Any] = dict(batch_norm=BATCH_NORM, initializer="he_normal")
+_WIDTHS = (64, 128, 256, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One ResNet.
+
+    Attributes:
+        scope: the first name of its layers.
+        units: residual units per stage.
+        stem: filters of the 3x3 convolutions that it begins with; one number means a 7x7.
+        bottleneck: units of 1x1, 3x3 and 1x1 convolutions, four times as wide at their end;
+            else of two 3x3.
+    """
+
+    scope: str
+    units: tuple[int, int, int, int]
+    stem: tuple[int, ...]
+    bottleneck: bool = True
+
+
+RESNET_18 = Variant("resnet_v1_18", (2, 2, 2, 2), (64,), bottleneck=False)
+RESNET_18_BETA = Variant("resnet_v1_18", (2, 2, 2, 2), (16, 16, 32), bottleneck=False)
+RESNET_50 = Variant("resnet_v1_50", (3, 4, 6, 3), (64,))
+RESNET_50_BETA = Variant("resnet_v1_50", (3, 4, 6, 3), (64, 64, 128))
+RESNET_101 = Variant("resnet_v1_101", (3, 4, 23, 3), (64,))
+RESNET_101_BETA = Variant("resnet_v1_101", (3, 4, 23, 3), (64, 64, 128))
+
+
+def _stem(x, variant: Variant, strides: int):
+    if len(variant.stem) == 1:
+        return conv_bn_act(
+            x,
+            variant.stem[0],
+            7,
+            strides=strides,
+            padding="explicit",
+            **_SHARED,
+            name=f"{variant.scope}.conv1",
+        )
+    for number, filters in enumerate(variant.stem, start=1):
+        x = conv_bn_act(
+            x,
+            filters,
+            3,
+            strides=strides if number == 1 else 1,
+            padding="explicit",
+            **_SHARED,
+            name=f"{variant.scope}.conv1_{number}",
+        )
+    return x
+
+
+def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, name: str):
+    """[B, H, W, C] -> the sum after its ReLU, and the last convolution before the sum."""
+    filters = 4 * width if variant.bottleneck else width
+    kernels = (1, 3, 1) if variant.bottleneck else (3, 3)
+    strided = 1  # The second convolution, a 3x3 in either kind of unit.
+    if x.shape[-1] != filters:
+        shortcut = conv_bn_act(
+            x, filters, 1, strides=strides, activation=None, **_SHARED, name=f"{name}.shortcut"
+        )
+    elif strides > 1:
+        shortcut = layers.MaxPooling2D(1, strides, name=f"{name}.shortcut")(x)
+    else:
+        shortcut = x
+    last = len(kernels) - 1
+    for i, kernel in enumerate(kernels):
+        x = conv_bn_act(
+            x,
+            filters if i == last else width,
+            kernel,
+            strides=strides if i == strided else 1,
+            dilation_rate=dilation_rate if kernel > 1 else 1,
+            activation=None if i == last else "relu",
+            padding="explicit",
+            **_SHARED,
+            name=f"{name}.conv{i + 1}",
+        )
+    total = layers.Add(name=f"{name}.add")([shortcut, x])
+    return layers.ReLU(name=f"{name}.relu")(total), x
+
+
+def resnet_v1(
+    variant: Variant, x, *, output_stride: int, multi_grid: Sequence[int] | None = None
+) -> dict:
+    """[B, H, W, 3] -> endpoints; "res5" has 2048 channels, 512 in ResNet-18.
+
+    Args:
+        variant: which one.
+        x: normalised pixels: [-1, 1] for the beta variants, else less the ImageNet means.
+        output_stride: 8, 16 or 32.
+        multi_grid: one rate for each unit of the last stage; None is all ones.
+
+    Raises:
+        InputError: a multi grid of another length.
+    """
+    grid = tuple(multi_grid or (1,) * variant.units[3])
+    if len(grid) != variant.units[3]:
+        raise InputError(
+            f"multi_grid of {variant.scope} has {variant.units[3]} numbers, one per unit of its "
+            f"last stage; got {list(grid)}."
+        )
+    tracker = StrideTracker(output_stride)
+    x = _stem(x, variant, tracker.next(2)[0])
+    x = layers.MaxPooling2D(3, tracker.next(2)[0], padding="same", name=f"{variant.scope}.pool1")(x)
+    kind = "bottleneck_v1" if variant.bottleneck else "lite_bottleneck_v1"
+    endpoints = {}
+    for stage, (width, units) in enumerate(zip(_WIDTHS, variant.units, strict=True), start=1):
+        for unit in range(1, units + 1):
+            strides, rate = tracker.next(2 if unit == units and stage < 4 else 1)
+            x, before_sum = _unit(
+                x,
+                variant,
+                width,
+                strides=strides,
+                dilation_rate=rate * (grid[unit - 1] if stage == 4 else 1),
+                name=f"{variant.scope}.block{stage}.unit_{unit}.{kind}",
+            )
+            # The last unit of the stage's own size: the one after it has the stride.
+            if unit == units - 1 and stage < 4:
+                endpoints[f"res{stage + 1}"] = before_sum
+    return {**endpoints, "res5": x}
