@@ -34,7 +34,7 @@ def _clip6(x):
 
 
 def activate(x, activation: str | None, *, name: str):
-    """Applies "relu", "relu6", "clip6" (to [-6, 6]), "hard_swish", "q_sigmoid", "sigmoid" or None."""
+    """Applies "relu", "relu6", "hard_swish", "sigmoid", "q_sigmoid", "clip6" or nothing (None)."""
     if activation is None:
         return x
     if activation == "relu":
