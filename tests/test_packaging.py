@@ -163,7 +163,7 @@ def test_the_installed_package_imports_from_another_folder(run_elsewhere, instal
 def test_the_installed_command_answers(run_elsewhere, installed):
     command = str(installed / "bin" / "deeplab-tf")
     assert deeplab_tf.__version__ in run_elsewhere(command, "--version")
-    assert "train" in run_elsewhere(command, "--help")
+    assert "predict" in run_elsewhere(command, "--help")
 
 
 def test_the_installed_portrait_preset_segments_a_picture(run_elsewhere):

@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Command -> one line for the overview. Kept here so that `--help` imports no command.
 COMMANDS = {
+    "demo": "See what it does: segment, export to int8, compare; offline.",
     "predict": "Segment pictures: label map, overlay, cut-out, background blur.",
     "data": "Check a folder of pictures and masks; build, list and show records.",
     "train": "Train a model from a config; resume an interrupted run.",
@@ -55,6 +56,8 @@ def main() -> None:
     First steps, all offline:
 
     \b
+      deeplab-tf demo                                      a photo, its mask, an int8 model
+      deeplab-tf predict photo.jpg                         the same with yours
       deeplab-tf data build my_pictures --out records      check them and write records
       deeplab-tf train --config portrait data=records      train on them
       deeplab-tf export --help                             to a phone
