@@ -54,6 +54,7 @@ EXTRAS = {
     # What `make test` runs.
     "dev": [
         "hypothesis",  # properties of transforms and labels
+        "jax",  # models give the official numbers on another backend too
         "mypy>=1.15",
         "pytest>=8",
         "pytest-timeout",  # a test that hangs ends with a traceback

@@ -27,55 +27,23 @@ def command(name, as_json):
     from deeplab_tf.inference.litert import quiet_stderr
 
     with quiet_stderr():  # TensorFlow, as it starts
-        from deeplab_tf.models.presets import find_preset, list_presets, shipped_names
+        from deeplab_tf.models.presets import (
+            describe_preset,
+            find_preset,
+            list_presets,
+            shipped_names,
+        )
 
     if name and name not in shipped_names():
         find_preset(name)
     with Console(stderr=True).status("building the graphs"):
-        rows = [_describe(preset) for preset in ([name] if name else list_presets())]
+        rows = [describe_preset(name)] if name else list_presets()
     if as_json:
         click.echo(json.dumps(rows[0] if name else rows, indent=2))
     elif name:
         _show_one(rows[0])
     else:
         _show_table(rows)
-
-
-def _describe(name: str) -> dict[str, Any]:
-    """All that is known of a preset, as JSON values."""
-    from deeplab_tf.backbones import BACKBONES
-    from deeplab_tf.models.macs import count
-    from deeplab_tf.models.presets import PRESETS, from_preset, shipped_names
-
-    model = from_preset(name, load_weights=False)
-    arguments, info, shipped = model.get_config(), model.info, name in shipped_names()
-    counts = count(model)
-    record = PRESETS.get(name)
-    return {
-        "name": name,
-        "task": record.task if record else "semantic",
-        "class": type(model).__name__,
-        "backbone": arguments["backbone"],
-        "output_stride": arguments["output_stride"],
-        "pixels": BACKBONES[arguments["backbone"]].pixels,
-        "image_size": list(counts.image_size),
-        "parameters": counts.parameters,
-        "multiply_adds": counts.multiply_adds,
-        "shipped": shipped,
-        "weights": "in the package" if shipped else (record.weights if record else ""),
-        "result": record.result if record else _scores(info.metrics),
-        "source": info.source,
-        "license": info.license,
-        "classes": list(info.classes),
-        "colors": [list(color) for color in info.colors],
-        "settings": arguments,
-    }
-
-
-def _scores(metrics: dict[str, Any]) -> str:
-    """The numbers among a model's measured scores, in words."""
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
 def short(number: int) -> str:

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.errors import InputError
 from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, read_preset_folder
 from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.label_sets import ADE20K, CITYSCAPES, PASCAL_VOC, PORTRAIT
+from deeplab_tf.models.macs import count
 
 MODEL_CLASSES: dict[str, type[SegmentationModel]] = {
     cls.__name__: cls for cls in (DeepLabV3, DeepLabV3Plus)
@@ -203,6 +205,78 @@ def shipped_names() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
 
 
-def list_presets() -> list[str]:
+def preset_names() -> list[str]:
     """Names of all presets, those with shipped weights first."""
     return [*shipped_names(), *(name for name in PRESETS if name not in shipped_names())]
+
+
+def describe_preset(name: str) -> dict[str, Any]:
+    """All that is known of a preset, as JSON values; costs are counted from its graph.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    model = from_preset(name, load_weights=False)
+    arguments, info, shipped = model.get_config(), model.info, name in shipped_names()
+    counts = count(model)
+    record = PRESETS.get(name)
+    return {
+        "name": name,
+        "task": record.task if record else "semantic",
+        "class": type(model).__name__,
+        "backbone": arguments["backbone"],
+        "output_stride": arguments["output_stride"],
+        "pixels": BACKBONES[arguments["backbone"]].pixels,
+        "image_size": list(counts.image_size),
+        "parameters": counts.parameters,
+        "multiply_adds": counts.multiply_adds,
+        "shipped": shipped,
+        "weights": "in the package" if shipped else (record.weights if record else ""),
+        "result": record.result if record else _scores(info.metrics),
+        "source": info.source,
+        "license": info.license,
+        "classes": list(info.classes),
+        "colors": [list(color) for color in info.colors],
+        "settings": arguments,
+    }
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    """The numbers among a model's measured scores, in words."""
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+class PresetTable(list):
+    """Rows of `describe_preset`; printed, a table. `name in table` looks a preset up."""
+
+    _COLUMNS = ("name", "task", "parameters", "multiply_adds", "weights", "source")
+
+    def __contains__(self, name) -> bool:
+        return any(name in (row, row["name"]) for row in self)
+
+    def __str__(self) -> str:
+        shown = [self._COLUMNS]
+        for row in self:
+            cells = {**row, "weights": row["weights"] if row["shipped"] else "none (convert)"}
+            shown.append(tuple(_cell(cells[column]) for column in self._COLUMNS))
+        widths = [max(len(row[i]) for row in shown) for i in range(len(self._COLUMNS))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in shown
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _cell(value) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def list_presets() -> PresetTable:
+    """Every preset: name, task, parameters, multiply-adds, weights or none, source, and more.
+
+    Each graph is built once to count its cost, which takes a few seconds in all.
+    """
+    return PresetTable(describe_preset(name) for name in preset_names())

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from deeplab_tf.cli import main
 from deeplab_tf.cli.models import short
-from deeplab_tf.models.presets import PRESETS, list_presets, shipped_names
+from deeplab_tf.models.presets import PRESETS, preset_names, shipped_names
 
 
 def run(*arguments):
@@ -22,7 +22,7 @@ def listed():
 
 
 def test_every_preset_is_in_the_list_with_its_cost(listed):
-    assert [row["name"] for row in listed] == list_presets()
+    assert [row["name"] for row in listed] == preset_names()
     for row in listed:
         assert row["parameters"] > 1e5 and row["multiply_adds"] > 1e7
         assert row["shipped"] == (row["name"] in shipped_names())
@@ -40,7 +40,7 @@ def test_every_published_model_says_where_its_weights_are(listed):
 
 def test_the_table_has_a_line_for_each_with_whole_names(monkeypatch, listed):
     rows = {row["name"]: row for row in listed}
-    monkeypatch.setattr("deeplab_tf.cli.models._describe", rows.__getitem__)
+    monkeypatch.setattr("deeplab_tf.models.presets.describe_preset", rows.__getitem__)
     output = run().output
     for name, row in rows.items():
         (line,) = [line.split() for line in output.splitlines() if line.split()[:1] == [name]]

@@ -5,6 +5,7 @@ import inspect
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 
 import deeplab_tf as dl
@@ -99,7 +100,7 @@ def run_case(case: dict, arrays: dict[str, np.ndarray], path: Path) -> None:
         model = ImagePyramid(model, tuple(settings["image_pyramid"]), settings["merge_method"])
     outputs = model.endpoint_model(*case["outputs"])(image.astype("float32"), training=False)
     for name, entry in case["outputs"].items():
-        close(name, np.asarray(outputs[name]), arrays[name], entry)
+        close(name, keras.ops.convert_to_numpy(outputs[name]), arrays[name], entry)
 
 
 def _check_penalty(model, case: dict) -> None:
@@ -118,17 +119,17 @@ def _compare_prediction(model, image, settings, outputs, arrays) -> None:
             eval_scales=settings["eval_scales"],
             add_flipped_images=settings["add_flipped_images"],
         )
-        probabilities = np.asarray(probabilities)
+        probabilities = keras.ops.convert_to_numpy(probabilities)
         labels = probabilities.argmax(-1)
         # The official code takes the softmax of the mean probabilities once more.
         exponentials = np.exp(probabilities)
         probabilities = exponentials / exponentials.sum(-1, keepdims=True)
     elif settings["prediction_with_upsampled_logits"]:
-        probabilities = np.asarray(multi_scale.predict_probabilities(model, image))
+        probabilities = keras.ops.convert_to_numpy(multi_scale.predict_probabilities(model, image))
         labels = probabilities.argmax(-1)
     else:
         labels, probabilities = map(
-            np.asarray, multi_scale.predict_without_upsampled_logits(model, image)
+            keras.ops.convert_to_numpy, multi_scale.predict_without_upsampled_logits(model, image)
         )
     assert list(labels.shape) == outputs["labels"]["shape"]
     assert np.mean(labels == arrays["labels"]) >= LABELS_EQUAL

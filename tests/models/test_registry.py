@@ -10,7 +10,9 @@ import deeplab_tf as dl
 from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.models.weights import assign_variables
 
-BACKBONES = sorted(dl.BACKBONES)
+# Those that only add units to another are built by the same code; golden cases cover them.
+DEEPER = {"resnet_v1_50", "resnet_v1_101", "resnet_v1_101_beta", "xception_65", "xception_71"}
+BACKBONES = sorted(set(dl.BACKBONES) - DEEPER)
 # Narrow where the backbone allows it: these tests are about structure.
 NARROW = {"mobilenet_v2": {"depth_multiplier": 0.25}}
 
@@ -39,7 +41,7 @@ def _open_gates(model):
             weight.assign(np.zeros(weight.shape))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", sorted(dl.BACKBONES))
 def test_config_round_trip_builds_an_equal_model(backbone):
     model = _model(backbone, output_stride=16, name="first")
     config = json.loads(json.dumps(model.get_config()))
@@ -75,14 +77,14 @@ def test_atrous_features_equal_dense_features_subsampled(backbone):
             assert difference <= 2e-5 * np.abs(features).max(), (stride, difference)
 
 
-@pytest.mark.parametrize("size", [(17, 23), (64, 48), (65, 33)])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_any_size_goes_in_and_logits_of_that_size_come_out(backbone, size):
+def test_any_size_goes_in_and_logits_of_that_size_come_out(backbone):
     model = _model(backbone, output_stride=32)
-    logits = np.asarray(model(np.zeros((2, *size, 3), "float32"), training=False))
-    assert logits.shape == (2, *size, 3)
-    assert logits.dtype == np.float32
-    assert np.all(np.isfinite(logits))
+    for size in ((17, 23), (64, 48), (65, 33)):
+        logits = np.asarray(model(np.zeros((2, *size, 3), "float32"), training=False))
+        assert logits.shape == (2, *size, 3)
+        assert logits.dtype == np.float32
+        assert np.all(np.isfinite(logits))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
