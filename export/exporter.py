@@ -26,6 +26,8 @@ REPORT_FILE = "report.json"
 FORMATS = ("tflite", "saved_model")
 CALIBRATION_PICTURES = 100
 CHECK_PICTURES = 16
+# A SavedModel resizes for itself, by TensorFlow instead of Pillow: not to the last bit.
+SERVED_THRESHOLD = 0.995
 # Pictures for the comparison are shrunk to this longest side: a SavedModel gets them whole.
 _LONGEST_SIDE = 640
 
@@ -76,7 +78,7 @@ def export_model(
             views of a sample photo.
         calibration_pictures, check_pictures: at most so many.
         threshold: smallest share of pixels that must get the same class as from the model; None
-            takes that of `quantize`.
+            takes that of `quantize`, for a SavedModel SERVED_THRESHOLD.
         report: where the report goes; None takes report.json beside the file, or in the folder.
         seed: of the choice of pictures.
 
@@ -91,7 +93,7 @@ def export_model(
     _check_arguments(out, to, quantize, labels, threshold)
     check_exportable(model)
     if threshold is None:
-        threshold = find_scheme(quantize).threshold
+        threshold = SERVED_THRESHOLD if to == "saved_model" else find_scheme(quantize).threshold
     request = _Request(
         out=out,
         to=to,

@@ -52,8 +52,11 @@ def _measure(name: str, threads: tuple[int, ...], size, seconds: float) -> dict:
         from deeplab_tf.export.timing import measure_saved_model
 
         return measure_saved_model(path, size=size, seconds=seconds)
-    from deeplab_tf.export.timing import measure_model
-    from deeplab_tf.models.presets import from_preset
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+        from deeplab_tf.export.timing import measure_model
+        from deeplab_tf.models.presets import from_preset
 
     return measure_model(from_preset(name), size=size, seconds=seconds)
 

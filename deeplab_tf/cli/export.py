@@ -63,8 +63,11 @@ def command(preset, to, quantize, size, out, calibration, labels, threshold, rep
       deeplab-tf export --model runs/mine/best --labels argmax --size 144x256 --out mine.tflite
       deeplab-tf export --model runs/mine/best --to saved_model --out served/mine/1
     """
-    from deeplab_tf.export import VerificationError, export_model
-    from deeplab_tf.models.presets import from_preset
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+        from deeplab_tf.export import VerificationError, export_model
+        from deeplab_tf.models.presets import from_preset
 
     model = from_preset(preset)
     try:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from deeplab_tf.errors import InputError
 from deeplab_tf.export import VerificationError, export_model, exporter
-from deeplab_tf.export.saved_model import ServedModel, write_saved_model
+from deeplab_tf.export.saved_model import ServedModel, _bring_to, write_saved_model
+from deeplab_tf.inference.base import prepare
 from deeplab_tf.inference.runner import KerasRunner, load_runner
 from deeplab_tf.models.info import ModelInfo
 
@@ -116,6 +117,14 @@ def test_the_rule_of_the_model_is_kept(rule, build_tiny, model, scenes, tmp_path
         wanted = KerasRunner(tiny).probabilities(picture)
         assert np.abs(served.run(picture) - wanted).mean() < 2e-3
         assert (served.run_encoded(picture) == wanted.argmax(-1)).mean() > 0.99
+
+
+@pytest.mark.parametrize("size", [(97, 130), (40, 50), (64, 200), (64, 64)])
+def test_pictures_are_resized_as_for_predict(size):
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    wanted = prepare(picture, (64, 64), "stretch").image
+    image = _bring_to(tf.constant(picture[None], tf.float32), (64, 64)).numpy()[0]
+    assert (image != wanted).mean() < 0.005 and np.abs(image - wanted).max() <= 1
 
 
 def test_argmax_of_a_model_of_fixed_size(build_tiny, model, scenes, tmp_path):
