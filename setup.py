@@ -49,6 +49,8 @@ EXTRAS = {
     # export stay with TensorFlow.
     "jax": ["jax"],
     "torch": ["torch"],
+    # Training writes its scores and a few pictures for it where it is installed.
+    "tensorboard": ["tensorboard"],
     # LiteRT moved into the core; the name stays valid.
     "lite": [],
     # What `make test` runs.
@@ -60,6 +62,7 @@ EXTRAS = {
         "pytest-timeout",  # a test that hangs ends with a traceback
         "pytest-xdist",  # one worker per core, see the Makefile
         "ruff>=0.9",
+        "tensorboard",  # reads what training wrote for it
         "setuptools>=77",  # tests/test_packaging.py builds the wheel without network
     ],
 }

@@ -90,3 +90,71 @@ def red_lite_files(tmp_path_factory) -> dict[str, Path]:
         files[name] = folder / f"{name}.tflite"
         files[name].write_bytes(converter.convert())
     return files
+
+
+@pytest.fixture(scope="session")
+def drawn_records(tmp_path_factory) -> Path:
+    """Records of 8 training and 4 validation pictures, 32x32: a disc and a bar on dark ground."""
+    import numpy as np
+    from PIL import Image
+
+    from deeplab_tf.datasets import build_folder
+
+    folder = tmp_path_factory.mktemp("drawn")
+    y, x = np.indices((32, 32))
+    for index in range(12):
+        random = np.random.default_rng(index)
+        label = np.zeros((32, 32), np.uint8)
+        top, left = random.integers(8, 24, 2)
+        label[(y - top) ** 2 + (x - left) ** 2 < 50] = 1
+        label[random.integers(0, 28) :][:4] = 2
+        label[0] = 255
+        image = random.integers(0, 60, (32, 32, 3)).astype(np.uint8)
+        image[label == 1, 0] += 150
+        image[label == 2, 2] += 150
+        for part, array in (("images", image), ("masks", label)):
+            (folder / "raw" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / "raw" / part / f"p{index:02d}.png")
+    names = [f"p{index:02d}\n" for index in range(12)]
+    (folder / "raw" / "train.txt").write_text("".join(names[:8]))
+    (folder / "raw" / "val.txt").write_text("".join(names[8:]))
+    (folder / "raw" / "classes.csv").write_text(
+        "index,name,red,green,blue\n0,ground,0,0,0\n1,disc,255,0,0\n2,bar,0,0,255\n"
+    )
+    build_folder(folder / "raw", folder / "records", quiet=True)
+    return folder / "records"
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory) -> Path:
+    """A config file whose run takes seconds."""
+    path = tmp_path_factory.mktemp("configs") / "tiny.py"
+    path.write_text(
+        '''"""Small enough for tests."""
+from deeplab_tf.datasets import Augment
+from deeplab_tf.training.config import ModelConfig, OptimizerConfig, TrainConfig
+
+CONFIG = TrainConfig(
+    model=ModelConfig(
+        arguments=dict(
+            backbone="mobilenet_v2",
+            depth_multiplier=0.25,
+            output_stride=32,
+            atrous_rates=(),
+            aspp_convs_filters=16,
+            decoder_filters=16,
+            decoder_projection_filters=8,
+        )
+    ),
+    augment=Augment(color=0.5),
+    optimizer=OptimizerConfig(learning_rate=0.02),
+    image_size=(33, 33),
+    batch_size=4,
+    steps=6,
+    batch_norm_momentum=0.9,
+    evaluate_every=3,
+    checkpoint_every=1,
+)
+'''
+    )
+    return path

@@ -1,5 +1,6 @@
 """`deeplab-tf train`."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -23,12 +24,24 @@ def command(name, run, resume, list_configs, overrides):
       deeplab-tf train --config portrait data=RECORDS steps=2000 optimizer.learning_rate=0.002
       deeplab-tf train --resume --run runs/portrait      after a stop, a crash or a kill
     """
+    try:
+        _run(name, run, resume, list_configs, overrides)
+    except KeyboardInterrupt as error:
+        # Stopped between two steps it has a message; before the first step there is nothing yet.
+        click.echo(str(error) or "stopped", err=True)
+        sys.exit(130)
+
+
+def _run(name, run, resume, list_configs, overrides) -> None:
     from deeplab_tf.errors import InputError
-    from deeplab_tf.training.config import TrainConfig, config_names, load_config
+    from deeplab_tf.training.callbacks import Stopped
+    from deeplab_tf.training.config import TrainConfig, config_names, load_config, summary
     from deeplab_tf.training.train import train
 
     if list_configs:
-        click.echo("\n".join(config_names()))
+        names = config_names()
+        width = max(map(len, names))
+        click.echo("\n".join(f"{name:{width}}  {summary(name)}" for name in names))
         return
     if resume:
         if run is None or not (run / "config.json").is_file():
@@ -43,5 +56,10 @@ def command(name, run, resume, list_configs, overrides):
         if not config.data:
             raise InputError("name the records: data=FOLDER, made with `deeplab-tf data build`.")
         run = run or Path("runs") / Path(name).stem
-    train(config, run, resume=resume, say=click.echo)
+    try:
+        train(config, run, resume=resume, say=click.echo)
+    except Stopped as stop:
+        raise KeyboardInterrupt(
+            f"{stop}; go on with: deeplab-tf train --resume --run {run}"
+        ) from None
     click.echo(f"done: {run / 'best'} and {run / 'last'} are presets; next: deeplab-tf evaluate")

@@ -32,9 +32,14 @@ class AveragedWeights:
         variables = self._model.variables
         self._kept = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in variables]
         averages = optimizer._model_variables_moving_average
-        for variable, average in zip(self._model.trainable_variables, averages, strict=True):
-            variable.assign(average)
-        renew_statistics(self._model, self._batches)
+        try:
+            for variable, average in zip(self._model.trainable_variables, averages, strict=True):
+                variable.assign(average)
+            renew_statistics(self._model, self._batches)
+        except BaseException:
+            # A block that isn't entered isn't left either.
+            self.__exit__()
+            raise
 
     def keep(self) -> None:
         """Leaves the averages in the model when the block ends."""

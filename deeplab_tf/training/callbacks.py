@@ -1,6 +1,8 @@
-"""What happens between training steps: checkpoints, evaluation, log, progress, a stop at NaN."""
+"""What happens between training steps: checkpoints, log, progress, and reasons to stop."""
 
 import json
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -8,14 +10,10 @@ import keras
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deeplab_tf.datasets import DatasetDescriptor, pipeline
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_file
-from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.training import state
-from deeplab_tf.training.averages import AveragedWeights
 from deeplab_tf.training.config import TrainConfig
-from deeplab_tf.training.curves import draw_curves
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -37,6 +35,9 @@ class StepCallback(keras.callbacks.Callback):
     def on_step(self, step: int, logs: dict) -> None:
         """After step number `step`, counted from 1."""
 
+    def close(self) -> None:
+        """When `fit` ends, with or without an error; `on_train_end` is only called without."""
+
 
 class StopOnNaN(StepCallback):
     """Ends a run whose loss is no number, and says what to look at."""
@@ -49,22 +50,69 @@ class StopOnNaN(StepCallback):
         if not np.isfinite(logs.get("loss", 0.0)):
             raise InputError(
                 f"{self._run}: the loss is {logs['loss']} at step {step}. Likely causes: a "
-                "learning rate too high for the batch size, or labels outside the classes. Lower "
-                "optimizer.learning_rate and go on with --resume from the last checkpoint, or "
-                "look at the data with: deeplab-tf data check"
+                "learning rate too high for the batch size, or wrong labels. Start a new run with "
+                "a lower optimizer.learning_rate or with optimizer.clip_norm=1, or look at the "
+                "data with: deeplab-tf data check"
             )
 
 
 class Checkpoint(StepCallback):
-    """Saves the full state every so many steps."""
+    """Saves the full state every so many steps, and after the last."""
 
-    def __init__(self, run: Path, every: int):
+    def __init__(self, run: Path, every: int, last: int):
         super().__init__()
-        self._run, self._every = run, every
+        self._run, self._every, self._last = run, every, last
 
     def on_step(self, step, logs):
-        if step % self._every == 0:
+        if step % self._every == 0 or step == self._last:
             state.save(self._run, self.model, step)
+
+
+class Stopped(KeyboardInterrupt):  # noqa: N818 - an interruption, no error
+    """Training was asked to stop, and has stopped between two steps.
+
+    Attributes:
+        step: how many are done.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+
+
+class StopOnInterrupt(StepCallback):
+    """Ends a run between two steps after Ctrl-C. The second Ctrl-C ends it at once.
+
+    Args:
+        say: called with a line for the user.
+    """
+
+    def __init__(self, say):
+        super().__init__()
+        self._say, self._asked, self._old = say, False, None
+
+    def __enter__(self) -> "StopOnInterrupt":
+        # Python lets only the main thread listen to signals; elsewhere Ctrl-C stays as it is.
+        if threading.current_thread() is threading.main_thread():
+            self._old = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)
+
+    def _ask(self, *_) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._say("stopping after this step; Ctrl-C again stops at once")
+
+    def check(self, step: int) -> None:
+        """Raises `Stopped` if it was asked for; for what takes long within a step."""
+        if self._asked:
+            raise Stopped(step)
+
+    def on_step(self, step, logs):
+        self.check(step)
 
 
 class ProgressBar(StepCallback):
@@ -83,7 +131,7 @@ class ProgressBar(StepCallback):
         super().on_train_begin(logs)
         self._progress.start()
 
-    def on_train_end(self, logs=None):
+    def close(self):
         self._progress.stop()
 
     def on_step(self, step, logs):
@@ -94,7 +142,10 @@ class ProgressBar(StepCallback):
 
 
 class Log:
-    """log.jsonl: one line per evaluation; lines after the resumed step are dropped."""
+    """log.jsonl: one line per evaluation; lines after the resumed step are dropped.
+
+    The loss in a line is the mean since the evaluation before it, or since the run was resumed.
+    """
 
     def __init__(self, run: Path, first: int):
         self.path = run / "log.jsonl"
@@ -117,93 +168,3 @@ class Log:
     def append(self, entry: dict) -> None:
         with open(self.path, "a") as file:
             file.write(json.dumps(entry) + "\n")
-
-
-class Evaluation(StepCallback):
-    """Scores the validation split, and keeps the best and the last weights as presets."""
-
-    def __init__(
-        self, model, config: TrainConfig, descriptor: DatasetDescriptor, ignore, run, log, say
-    ):
-        super().__init__()
-        self._network, self._config, self._descriptor = model, config, descriptor
-        self._ignore, self._run, self._log, self._say = ignore, run, log, say
-        self._averaged = AveragedWeights(model, self._statistics_batches)
-
-    def on_step(self, step, logs):
-        if step % self._config.evaluate_every == 0 or step == self._config.steps:
-            self.evaluate(step, logs)
-
-    def evaluate(self, step: int, logs: dict) -> None:
-        """Scores, logs and saves; weight averages are used where the optimiser keeps them."""
-        best = max((entry["score"] for entry in self._log.read()), default=-1.0)
-        with self._averaged:
-            scores = self._score()
-            entry = {
-                "step": step,
-                "loss": float(logs.get("loss", float("nan"))),
-                "learning_rate": float(
-                    keras.ops.convert_to_numpy(self._network.optimizer.learning_rate)
-                ),
-                **scores,
-                # What "best" goes by.
-                "score": scores.get("foreground_iou", scores.get("mean_iou", 0.0)),
-            }
-            self._log.append(entry)
-            self._network.save_to_preset(self._run / "last")
-            if entry["score"] > best:
-                self._network.save_to_preset(self._run / "best")
-        draw_curves(self._log.read(), self._run / "curves.png")
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in scores.items() if isinstance(v, float))
-        self._say(f"step {step}: loss {entry['loss']:.4f}, {shown}")
-
-    def _score(self) -> dict:
-        if self._config.val_split not in self._descriptor.splits:
-            return {}
-        config = self._config
-        total = ConfusionMatrix(self._descriptor.num_classes, self._ignore)
-        foreground = []
-        batches = pipeline(
-            config.data,
-            config.val_split,
-            image_size=config.eval_size or config.image_size,
-            batch_size=config.batch_size,
-            training=False,
-            resize="stretch" if config.resize == "stretch" else "pad",
-        )
-        for images, labels in batches:
-            logits = self._network.predict_on_batch(images)
-            predictions, labels = np.asarray(logits).argmax(-1), np.asarray(labels)
-            total.update(labels, predictions)
-            if self._descriptor.num_classes == 2:
-                hit = ((labels == 1) & (predictions == 1)).sum((1, 2))
-                either = ((labels == 1) | ((predictions == 1) & (labels != self._ignore))).sum(
-                    (1, 2)
-                )
-                foreground += (hit / np.maximum(either, 1)).tolist()
-        scores: dict = {"mean_iou": total.mean_iou}
-        if foreground:
-            scores["foreground_iou"] = float(np.mean(foreground))
-        scores["class_iou"] = [
-            None if np.isnan(iou) else round(float(iou), 5) for iou in total.class_iou
-        ]
-        return scores
-
-    def _statistics_batches(self):
-        """The first training batches, enough for a thousand pictures: the same ones each time."""
-        config = self._config
-        batches = pipeline(
-            config.data,
-            config.train_split,
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            training=True,
-            augment=config.augment,
-            seed=config.seed,
-        )
-        return batches.take(max(1, 1024 // config.batch_size))
-
-    def finish(self) -> None:
-        """At the end of the run the model keeps the averaged weights, as the presets do."""
-        with self._averaged:
-            self._averaged.keep()

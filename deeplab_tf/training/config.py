@@ -5,12 +5,19 @@ import dataclasses
 import difflib
 import importlib.util
 import runpy
+import traceback
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deeplab_tf.datasets.pipeline import Augment
 from deeplab_tf.errors import InputError
+from deeplab_tf.training.values import check_types, fitted
+
+OPTIMIZERS = ("momentum", "adamw")
+RESIZES = ("stretch", "fit")
+_FOLDER = Path(__file__).parent.parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +31,9 @@ class ModelConfig:
 
     class_name: str = "DeepLabV3Plus"
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        check_types(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +68,15 @@ class OptimizerConfig:
     clip_norm: float | None = None
     ema: float = 0.0
 
+    def __post_init__(self):
+        check_types(self)
+        if self.name not in OPTIMIZERS:
+            raise InputError(f"optimizer.name is {' or '.join(OPTIMIZERS)}; got {self.name!r}.")
+        if self.learning_rate <= 0:
+            raise InputError(f"optimizer.learning_rate is above 0; got {self.learning_rate}.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"optimizer.ema is at least 0 and below 1; got {self.ema}.")
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -72,6 +91,14 @@ class LossConfig:
     class_weights: tuple[float, ...] | str = ()
     top_k_percent_pixels: float = 1.0
     hard_example_mining_step: int = 0
+
+    def __post_init__(self):
+        check_types(self)
+        if isinstance(self.class_weights, str) and self.class_weights != "auto":
+            raise InputError(
+                'loss.class_weights is "auto" or a list with one number per class; '
+                f"got {self.class_weights!r}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +146,28 @@ class TrainConfig:
     mixed_precision: str = ""
     deterministic: bool = True
 
+    def __post_init__(self):
+        check_types(self)
+        for key in ("batch_size", "steps", "evaluate_every", "checkpoint_every"):
+            if getattr(self, key) < 1:
+                raise InputError(f"{key} is at least 1; got {getattr(self, key)}.")
+        for key in ("image_size", "eval_size"):
+            if min(getattr(self, key) or (1,)) < 1:
+                raise InputError(f"{key} is [height, width]; got {list(getattr(self, key))}.")
+        if self.resize not in RESIZES:
+            raise InputError(f"resize is {' or '.join(RESIZES)}; got {self.resize!r}.")
+        if self.freeze_batch_norm not in (True, False, "auto"):
+            raise InputError(
+                f"freeze_batch_norm is true, false or auto; got {self.freeze_batch_norm!r}."
+            )
+
     def to_json(self) -> dict:
         return dataclasses.asdict(self)
 
 
 def config_names() -> list[str]:
     """Names of the configs in the package."""
-    folder = Path(__file__).parent.parent / "configs"
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
 
 
 def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -152,32 +193,58 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> TrainConfig
                 f"no config {name_or_file!r}.{hint} Known: {', '.join(config_names())}; "
                 "or name a .py file."
             )
-    try:
-        config = runpy.run_path(str(path))["CONFIG"]
-    except KeyError:
-        raise InputError(f"{path} defines no CONFIG.") from None
-    except (SyntaxError, TypeError) as error:
-        raise InputError(f"{path}: {error}") from None
+    config = _run(path)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"{override!r}: write overrides as key=value.")
-        config = _override(config, key.strip().split("."), _parse(text), key)
+        config = _override(config, key.strip().split("."), text, key)
     return config
 
 
+def _run(path: Path) -> TrainConfig:
+    """The CONFIG that a Python file defines."""
+    try:
+        config = runpy.run_path(str(path)).get("CONFIG")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:
+        # Whatever else the file raises is its writer's to mend: say where.
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        line = lines[-1] if lines else getattr(error, "lineno", "?")
+        raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"{path} defines no CONFIG = TrainConfig(...).")
+    return config
+
+
+def summary(name: str) -> str:
+    """What a config of the package is for: the first line of its file."""
+    text = (_FOLDER / f"{name}.py").read_text("utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
 def config_from_json(value: dict) -> TrainConfig:
-    """The config that a run folder's config.json holds."""
-    value = dict(value)
+    """The config that a run folder's config.json holds.
+
+    Raises:
+        InputError: it holds something else.
+    """
     parts = {
         "model": ModelConfig,
         "augment": Augment,
         "optimizer": OptimizerConfig,
         "loss": LossConfig,
     }
-    for name, cls in parts.items():
-        value[name] = cls(**{k: _tuples(v) for k, v in value[name].items()})
-    return TrainConfig(**{k: v if k in parts else _tuples(v) for k, v in value.items()})
+    try:
+        read = {k: v if k in parts else _tuples(v) for k, v in value.items()}
+        for name, cls in parts.items():
+            read[name] = cls(**{k: _tuples(v) for k, v in value[name].items()})
+        return TrainConfig(**read)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"not the settings of a run of this version ({error!r}).") from None
 
 
 def _tuples(value):
@@ -191,11 +258,13 @@ def _parse(text: str) -> Any:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _override(record: Any, keys: list[str], value: Any, whole: str) -> Any:
+def _override(record: Any, keys: list[str], text: str, whole: str) -> Any:
     """A copy of a dataclass or dict with one nested value replaced."""
     key, *rest = keys
     if isinstance(record, dict):
-        new = _override(record.get(key, {}), rest, value, whole) if rest else value
+        if rest and not isinstance(record.get(key, {}), dict):
+            raise InputError(f"config key {whole!r}: {key} has no parts.")
+        new = _override(record.get(key, {}), rest, text, whole) if rest else _parse(text)
         return {**record, key: new}
     names = [field.name for field in dataclasses.fields(record)]
     if key not in names:
@@ -206,24 +275,12 @@ def _override(record: Any, keys: list[str], value: Any, whole: str) -> Any:
     if rest:
         if not (dataclasses.is_dataclass(old) or isinstance(old, dict)):
             raise InputError(f"config key {whole!r}: {key} has no parts.")
-        return dataclasses.replace(record, **{key: _override(old, rest, value, whole)})
-    if dataclasses.is_dataclass(old):
+        return dataclasses.replace(record, **{key: _override(old, rest, text, whole)})
+    if dataclasses.is_dataclass(old) or isinstance(old, dict):
         raise InputError(f"config key {whole!r} is a group; set one of its keys.")
-    return dataclasses.replace(record, **{key: _checked(old, value, whole)})
-
-
-def _checked(old: Any, value: Any, whole: str) -> Any:
-    """The value in the type of the one it replaces."""
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(old, bool) and not isinstance(value, bool | str):
-        raise InputError(f"{whole} is true or false; got {value!r}.")
-    if isinstance(old, int | float) and not isinstance(old, bool):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(f"{whole} is a number; got {value!r}.")
-        if isinstance(old, int) and isinstance(value, float) and value != int(value):
-            raise InputError(f"{whole} is a whole number; got {value!r}.")
-        return type(old)(value) if value is not None and isinstance(old, float) else value
-    if isinstance(old, tuple) and not isinstance(value, tuple | str | type(None)):
-        raise InputError(f"{whole} is a list such as {list(old)}; got {value!r}.")
-    return value
+    hint = typing.get_type_hints(type(record))[key]
+    value = _parse(text)
+    if hint is str and not isinstance(value, str):
+        # A folder may be called 2024.
+        value = text
+    return dataclasses.replace(record, **{key: fitted(value, hint, whole)})

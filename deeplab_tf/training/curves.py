@@ -21,7 +21,8 @@ def draw_curves(entries: list[dict], path: Path) -> None:
     )
     for axes, (title, names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in names:
-            points = [(s, e[name]) for s, e in zip(steps, entries, strict=True) if name in e]
+            pairs = zip(steps, entries, strict=True)
+            points = [(s, e[name]) for s, e in pairs if e.get(name) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), marker=".", label=name)
         axes.set_title(title)

@@ -74,8 +74,19 @@ def _path(optimizer, variable) -> str:
     return optimizer._trainable_variables[optimizer._get_variable_index(variable)].path
 
 
+class _KeepsWeights:
+    """For optimisers whose averages stay beside the weights."""
+
+    def finalize_variable_values(self, var_list) -> None:
+        """Nothing. Keras would replace the weights by their averages whenever `fit` ends.
+
+        A resumed run has other calls of `fit` than one that wasn't stopped, so it would go on
+        from other weights; `AveragedWeights` takes the averages where they are wanted.
+        """
+
+
 @keras.saving.register_keras_serializable(package="deeplab_tf")
-class Momentum(keras.optimizers.Optimizer):
+class Momentum(_KeepsWeights, keras.optimizers.Optimizer):
     """SGD with the learning rate outside the velocity: v = m v + g, w -= rate v.
 
     Keras' own SGD keeps the rate inside, so that a drop of the rate comes late by 1 / (1 - m)
@@ -133,7 +144,7 @@ class Momentum(keras.optimizers.Optimizer):
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
-class AdamW(keras.optimizers.AdamW):
+class AdamW(_KeepsWeights, keras.optimizers.AdamW):
     """Keras' AdamW with a factor per variable on its learning rate.
 
     Args:

@@ -4,38 +4,30 @@ run/config.json     the settings, with everything that was derived
 run/log.jsonl       one line per evaluation
 run/curves.png      the same, drawn
 run/best, run/last  preset folders that `from_preset` opens
+run/tensorboard/    the same and a few pictures, where TensorBoard is installed
 run/checkpoints/    the full state, from which a killed run goes on
 """
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 import keras
-import numpy as np
 
 from deeplab_tf.datasets import DatasetDescriptor, pipeline
 from deeplab_tf.datasets.determinism import make_deterministic
+from deeplab_tf.datasets.tfrecord import find_shards
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json, write_json
-from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
 from deeplab_tf.models.base import SegmentationModel
-from deeplab_tf.models.info import ModelInfo
-from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
 from deeplab_tf.training import callbacks, state
+from deeplab_tf.training.build import build_model, build_optimizer, class_weights, set_policy
 from deeplab_tf.training.config import TrainConfig, config_from_json
-from deeplab_tf.training.optimizers import (
-    AdamW,
-    Momentum,
-    decayed_variables,
-    learning_rate_multipliers,
-)
-from deeplab_tf.training.schedules import Schedule
+from deeplab_tf.training.tensorboard import Board
+from deeplab_tf.training.validation import Validation
 
 IGNORE_LABEL = 255
-# Below this many pictures a step, batch statistics are too noisy to learn from (v3, Sec. 4.1).
-_SMALL_BATCH = 16
 
 
 def train(
@@ -55,30 +47,51 @@ def train(
 
     Raises:
         InputError: settings that don't fit the data or each other, or a run folder in use.
+        Stopped: after Ctrl-C; a checkpoint of that step is written.
     """
     run = Path(run)
     if resume:
-        config = config_from_json(read_json(run / "config.json"))
+        config = _config_of(run)
     elif (run / "config.json").exists():
         raise InputError(
             f"{run} holds a run already. Go on with --resume, or name another folder with --run."
         )
+    else:
+        # The run may be resumed from another working folder.
+        init = str(Path(config.init).resolve()) if Path(config.init).is_dir() else config.init
+        config = dataclasses.replace(
+            config, data=str(Path(config.data).resolve()), init=init if config.init else ""
+        )
+    policy = keras.mixed_precision.dtype_policy()
+    try:
+        return _train(config, run, resume, say)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+
+
+def _train(config: TrainConfig, run: Path, resume: bool, say) -> SegmentationModel:
     descriptor = DatasetDescriptor.load(config.data)
+    if config.train_split not in descriptor.splits:
+        raise InputError(
+            f"{config.data} has no split {config.train_split!r} to train on; it has "
+            f"{', '.join(descriptor.splits)}. Choose with train_split=NAME."
+        )
+    find_shards(config.data, config.train_split)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic and keras.backend.backend() == "tensorflow":
         make_deterministic()
     if config.mixed_precision:
-        keras.mixed_precision.set_global_policy(config.mixed_precision)
+        set_policy(config.mixed_precision)
 
     ignore = IGNORE_LABEL if descriptor.ignore_label is None else descriptor.ignore_label
-    model = _build_model(config, descriptor, say)
-    optimizer = _build_optimizer(config, model)
+    model = build_model(config, descriptor, say if not resume else lambda line: None)
+    optimizer = build_optimizer(config, model)
     model.compile(
         optimizer=optimizer,
         loss=SoftmaxCrossEntropy(
             descriptor.num_classes,
             ignore,
-            class_weights=_class_weights(config, descriptor),
+            class_weights=class_weights(config, descriptor),
             top_k_percent_pixels=config.loss.top_k_percent_pixels,
             hard_example_mining_step=config.loss.hard_example_mining_step,
             step=optimizer.iterations,
@@ -90,16 +103,57 @@ def train(
     first = 0
     if resume:
         first = state.restore(run, model)
-        say(f"resuming {run} at step {first} of {config.steps}")
+        done = first >= config.steps
+        say(
+            f"{run} is finished: all {config.steps} steps are done"
+            if done
+            else f"resuming {run} at step {first} of {config.steps}"
+        )
     else:
         write_json(run / "config.json", config.to_json())
     log = callbacks.Log(run, first)
-    evaluation = callbacks.Evaluation(model, config, descriptor, ignore, run, log, say)
-    checkpoint = callbacks.Checkpoint(run, config.checkpoint_every)
-    watch = [callbacks.StopOnNaN(run), callbacks.ProgressBar(config, first), checkpoint, evaluation]
-    _fit(model, config, first, watch)
-    evaluation.finish()
+    with callbacks.StopOnInterrupt(say) as interrupt:
+        board = Board.open(run / "tensorboard", first)
+        validation = Validation(
+            model,
+            config,
+            descriptor,
+            ignore,
+            run,
+            log=log,
+            say=say,
+            check=interrupt.check,
+            board=board,
+        )
+        # The checkpoint comes before the evaluation, which may be long: no step is lost with it.
+        watch = [
+            callbacks.StopOnNaN(run),
+            callbacks.ProgressBar(config, first),
+            callbacks.Checkpoint(run, config.checkpoint_every, config.steps),
+            validation,
+            interrupt,
+        ]
+        try:
+            if validation.due(first) and all(entry["step"] != first for entry in log.read()):
+                # Killed after the checkpoint of this step and before its evaluation.
+                validation.evaluate(first, {})
+            _fit(model, config, first, watch)
+            validation.finish()
+        except callbacks.Stopped as stop:
+            state.save(run, model, stop.step)
+            raise
+        finally:
+            if board is not None:
+                board.close()
     return model
+
+
+def _config_of(run: Path) -> TrainConfig:
+    """The settings a run was started with."""
+    try:
+        return config_from_json(read_json(run / "config.json"))
+    except InputError as error:
+        raise InputError(f"{run / 'config.json'}: {error}") from None
 
 
 def _fit(model, config: TrainConfig, first: int, watch: list) -> None:
@@ -125,114 +179,17 @@ def _fit(model, config: TrainConfig, first: int, watch: list) -> None:
         )
         for callback in watch:
             callback.first_step = step
-        model.fit(
-            batches,
-            steps_per_epoch=end - step,
-            epochs=1 + whole,
-            verbose=0,
-            callbacks=watch,
-        )
-        step = end + whole * config.evaluate_every
-
-
-def _build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> SegmentationModel:
-    """The network, its starting weights and its batch norms' settings."""
-    if config.model.class_name not in MODEL_CLASSES:
-        raise InputError(
-            f"model.class_name is one of {', '.join(MODEL_CLASSES)}; "
-            f"got {config.model.class_name!r}."
-        )
-    if config.init:
-        model = from_preset(config.init, num_classes=descriptor.num_classes)
-        say(f"starting from {config.init}; the last layer is new if the classes differ")
-    else:
         try:
-            model = MODEL_CLASSES[config.model.class_name](
-                descriptor.num_classes, **config.model.arguments
+            model.fit(
+                batches,
+                steps_per_epoch=end - step,
+                epochs=1 + whole,
+                # The stream has its own order; Keras warns if asked for another.
+                shuffle=False,
+                verbose=0,
+                callbacks=watch,
             )
-        except TypeError as error:
-            raise InputError(f"model.arguments: {error}.") from None
-    size = config.eval_size or config.image_size
-    model.info = ModelInfo(
-        classes=descriptor.classes,
-        colors=descriptor.colors,
-        ignore_label=descriptor.ignore_label,
-        image_size=size,
-        resize=config.resize,
-        source=f"trained on {descriptor.name}, {descriptor.splits[config.train_split]} pictures",
-        # Names, not places: the record travels with the weights.
-        training={
-            **config.to_json(),
-            "data": Path(config.data).name,
-            "init": Path(config.init).name,
-        },
-    )
-    freeze = config.freeze_batch_norm
-    if freeze == "auto":
-        freeze = bool(config.init) and config.batch_size < _SMALL_BATCH
-        if freeze:
-            say(
-                f"batch norm keeps its statistics: {config.batch_size} pictures a step are too few "
-                "to renew them (freeze_batch_norm=false changes that)"
-            )
-        elif config.batch_size < _SMALL_BATCH:
-            say(f"{config.batch_size} pictures a step are few for batch norm; 16 or more is better")
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, BatchNorm):
-            layer.freeze_statistics = bool(freeze)
-            if config.batch_norm_momentum is not None:
-                layer.momentum = config.batch_norm_momentum
-    return model
-
-
-def _class_weights(config: TrainConfig, descriptor: DatasetDescriptor):
-    weights = config.loss.class_weights
-    if weights == "auto":
-        share = np.maximum(np.array(descriptor.pixel_share), 1e-4)
-        if share.size != descriptor.num_classes:
-            raise InputError(f"{config.data}: dataset.json has no pixel shares to weight by.")
-        inverse = 1.0 / np.sqrt(share)
-        return (inverse / (inverse * share).sum()).tolist()
-    return weights or 1.0
-
-
-def _build_optimizer(config: TrainConfig, model):
-    settings = config.optimizer
-    schedule = Schedule(
-        settings.policy,
-        base_rate=settings.learning_rate,
-        steps=config.steps,
-        power=settings.power,
-        end_rate=settings.end_rate,
-        slow_start_step=settings.warmup_steps,
-        slow_start_rate=settings.warmup_rate,
-        burn_in="linear",
-    )
-    common: dict[str, Any] = dict(
-        learning_rate=schedule,
-        global_clipnorm=settings.clip_norm,
-        use_ema=settings.ema > 0,
-        ema_momentum=settings.ema or 0.99,
-    )
-    decayed = [variable.path for variable in decayed_variables(model)]
-    if settings.name == "momentum":
-        return Momentum(
-            momentum=settings.momentum,
-            weight_decay_l2=settings.weight_decay,
-            decayed=decayed,
-            multipliers=learning_rate_multipliers(model, settings.last_layer_multiplier),
-            **common,
-        )
-    if settings.name == "adamw":
-        optimizer = AdamW(
-            weight_decay=settings.weight_decay,
-            multipliers=learning_rate_multipliers(
-                model, settings.last_layer_multiplier, bias_multiplier=1.0
-            ),
-            **common,
-        )
-        optimizer.exclude_from_weight_decay(
-            var_list=[v for v in model.trainable_variables if v.path not in decayed]
-        )
-        return optimizer
-    raise InputError(f"optimizer.name is momentum or adamw; got {settings.name!r}.")
+        finally:
+            for callback in watch:
+                callback.close()
+        step = end + whole * config.evaluate_every

@@ -1,0 +1,190 @@
+"""What a config stands for: the network, its optimiser and the weights of its classes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from deeplab_tf.datasets import DatasetDescriptor
+from deeplab_tf.errors import InputError
+from deeplab_tf.layers.normalization import BatchNorm
+from deeplab_tf.models.base import SegmentationModel
+from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
+from deeplab_tf.training.config import TrainConfig
+from deeplab_tf.training.optimizers import (
+    AdamW,
+    Momentum,
+    decayed_variables,
+    learning_rate_multipliers,
+)
+from deeplab_tf.training.schedules import Schedule
+
+# Below this many pictures a step, batch statistics are too noisy to learn from (v3, Sec. 4.1).
+_SMALL_BATCH = 16
+
+
+def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> SegmentationModel:
+    """The network, its starting weights and its batch norms' settings."""
+    model = (
+        _started_from(config, descriptor, say) if config.init else _new_model(config, descriptor)
+    )
+    size = config.eval_size or config.image_size
+    model.info = ModelInfo(
+        classes=descriptor.classes,
+        colors=descriptor.colors,
+        ignore_label=descriptor.ignore_label,
+        image_size=size,
+        resize=config.resize,
+        source=f"trained on {descriptor.name}, {descriptor.splits[config.train_split]} pictures",
+        # Names, not places: the record travels with the weights.
+        training={
+            **config.to_json(),
+            "data": Path(config.data).name,
+            "init": Path(config.init).name,
+        },
+    )
+    freeze = config.freeze_batch_norm
+    if freeze == "auto":
+        freeze = bool(config.init) and config.batch_size < _SMALL_BATCH
+        if freeze:
+            say(
+                f"batch norm keeps its statistics: {config.batch_size} pictures a step are too few "
+                "to renew them (freeze_batch_norm=false changes that)"
+            )
+        elif config.batch_size < _SMALL_BATCH:
+            say(f"{config.batch_size} pictures a step are few for batch norm; 16 or more is better")
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, BatchNorm):
+            layer.freeze_statistics = bool(freeze)
+            if config.batch_norm_momentum is not None:
+                layer.momentum = config.batch_norm_momentum
+    return model
+
+
+def _new_model(config: TrainConfig, descriptor: DatasetDescriptor) -> SegmentationModel:
+    """The config's network with random weights."""
+    if config.model.class_name not in MODEL_CLASSES:
+        raise InputError(
+            f"model.class_name is one of {', '.join(MODEL_CLASSES)}; "
+            f"got {config.model.class_name!r}."
+        )
+    try:
+        return MODEL_CLASSES[config.model.class_name](
+            descriptor.num_classes, **config.model.arguments
+        )
+    except InputError as error:
+        raise InputError(f"model.arguments: {error}") from None
+    except (TypeError, ValueError) as error:
+        # Whatever of a wrong value the layers notice; their first line says it.
+        raise InputError(f"model.arguments: {str(error).splitlines()[0]}") from None
+
+
+def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> SegmentationModel:
+    """The network of `init` with its weights, for the classes of the data."""
+    model = from_preset(config.init)
+    settings, before = model.get_config(), model.info.classes
+    if settings["num_classes"] != descriptor.num_classes:
+        model = from_preset(config.init, num_classes=descriptor.num_classes)
+        say(
+            f"starting from {config.init}; its last layer, for {settings['num_classes']} classes, "
+            f"is replaced by a random one for {descriptor.num_classes}"
+        )
+    elif before and before != descriptor.classes:
+        say(
+            f"starting from {config.init}, made for {_list(before)}; "
+            f"the same outputs are now {_list(descriptor.classes)}"
+        )
+    else:
+        say(f"starting from {config.init}, last layer included")
+    other = [
+        key
+        for key, value in config.model.arguments.items()
+        if json.dumps(settings.get(key)) != json.dumps(value)
+    ]
+    if type(model).__name__ != config.model.class_name:
+        other.insert(0, "class_name")
+    if other:
+        say(f"the network is that of {config.init}, not the config's (other: {_list(other)})")
+    return model
+
+
+def _list(names, most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def class_weights(config: TrainConfig, descriptor: DatasetDescriptor):
+    """One weight for all classes, or a list of one for each.
+
+    Raises:
+        InputError: "auto" where the records don't say how frequent the classes are.
+    """
+    weights = config.loss.class_weights
+    if weights == "auto":
+        share = np.maximum(np.array(descriptor.pixel_share), 1e-4)
+        if share.size != descriptor.num_classes:
+            raise InputError(f"{config.data}: dataset.json has no pixel shares to weight by.")
+        inverse = 1.0 / np.sqrt(share)
+        return (inverse / (inverse * share).sum()).tolist()
+    if weights and len(weights) != descriptor.num_classes:
+        raise InputError(
+            f"loss.class_weights has {len(weights)} numbers; {config.data} has "
+            f"{descriptor.num_classes} classes: {_list(descriptor.classes)}."
+        )
+    return weights or 1.0
+
+
+def set_policy(name: str) -> None:
+    """Makes a Keras precision policy the one that new layers get.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        keras.mixed_precision.set_global_policy(name)
+    except ValueError:
+        raise InputError(
+            f"mixed_precision is a Keras policy such as mixed_bfloat16; got {name!r}."
+        ) from None
+
+
+def build_optimizer(config: TrainConfig, model):
+    settings = config.optimizer
+    schedule = Schedule(
+        settings.policy,
+        base_rate=settings.learning_rate,
+        steps=config.steps,
+        power=settings.power,
+        end_rate=settings.end_rate,
+        slow_start_step=settings.warmup_steps,
+        slow_start_rate=settings.warmup_rate,
+        burn_in="linear",
+    )
+    common: dict[str, Any] = dict(
+        learning_rate=schedule,
+        global_clipnorm=settings.clip_norm,
+        use_ema=settings.ema > 0,
+        ema_momentum=settings.ema or 0.99,
+    )
+    decayed = [variable.path for variable in decayed_variables(model)]
+    if settings.name == "momentum":
+        return Momentum(
+            momentum=settings.momentum,
+            weight_decay_l2=settings.weight_decay,
+            decayed=decayed,
+            multipliers=learning_rate_multipliers(model, settings.last_layer_multiplier),
+            **common,
+        )
+    optimizer = AdamW(
+        weight_decay=settings.weight_decay,
+        multipliers=learning_rate_multipliers(
+            model, settings.last_layer_multiplier, bias_multiplier=1.0
+        ),
+        **common,
+    )
+    optimizer.exclude_from_weight_decay(
+        var_list=[v for v in model.trainable_variables if v.path not in decayed]
+    )
+    return optimizer

@@ -1,0 +1,216 @@
+"""Runs can be stopped and resumed without a trace, and say what they do."""
+
+import dataclasses
+import json
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from deeplab_tf.errors import InputError
+from deeplab_tf.models.presets import from_preset
+from deeplab_tf.training import state
+from deeplab_tf.training.callbacks import Stopped
+from deeplab_tf.training.config import LossConfig, ModelConfig, OptimizerConfig
+from deeplab_tf.training.train import train
+
+
+def same_arrays(one, other) -> None:
+    with np.load(one) as a, np.load(other) as b:
+        # Names carry numbers that Keras counts up in a process; the order is that of the model.
+        assert len(a.files) == len(b.files) > 100
+        for x, y in zip(a.files, b.files, strict=True):
+            np.testing.assert_array_equal(a[x], b[y], err_msg=f"{x} {y}")
+
+
+def log_of(run) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def copy_until(whole_run, step: int, folder):
+    """What a run killed after so many steps leaves behind."""
+    (folder / "checkpoints").mkdir(parents=True)
+    shutil.copy(whole_run.folder / "config.json", folder)
+    shutil.copy(whole_run.checkpoint(step), folder / "checkpoints")
+    lines = [e for e in log_of(whole_run.folder) if e["step"] <= step]
+    (folder / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines))
+    return folder
+
+
+# Within a stretch between evaluations, and at the end of one.
+@pytest.mark.parametrize(
+    ("whole_run", "step"),
+    [("momentum", 3), ("momentum", 5), ("adamw with averages", 2)],
+    indirect=["whole_run"],
+)
+def test_a_run_resumed_after_any_step_ends_as_one_that_was_not_stopped(whole_run, step, tmp_path):
+    run = copy_until(whole_run, step, tmp_path / "run")
+    lines: list[str] = []
+    model = train(whole_run.config, run, resume=True, say=lines.append)
+    assert lines[0] == f"resuming {run} at step {step} of 6"
+    same_arrays(run / "checkpoints" / "step-00000006.npz", whole_run.checkpoint(6))
+    for ours, theirs in zip(model.weights, whole_run.model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [entry["step"] for entry in log_of(run)] == [3, 6]
+    assert log_of(run)[-1]["class_iou"] == log_of(whole_run.folder)[-1]["class_iou"]
+
+
+def test_a_run_leaves_config_log_curves_and_presets(whole_run):
+    folder = whole_run.folder
+    log = log_of(folder)
+    assert [entry["step"] for entry in log] == [3, 6]
+    for entry in log:
+        assert entry["loss"] > 0 and entry["learning_rate"] >= 0
+        assert len(entry["class_iou"]) == 3 and 0 <= entry["mean_iou"] <= 1
+    assert Image.open(folder / "curves.png").size > (800, 300)
+    last, best = from_preset(folder / "last"), from_preset(folder / "best")
+    assert last.info.classes == best.info.classes == ("ground", "disc", "bar")
+    # Names, not places.
+    assert last.info.training["data"] == "records"
+    for stored, final in zip(last.weights, whole_run.model.weights, strict=True):
+        if "seed" not in final.path:
+            np.testing.assert_array_equal(stored, final)
+    assert any(line.startswith("step 6: loss ") for line in whole_run.lines)
+
+
+def test_a_run_with_averages_keeps_them_and_statistics_of_their_own(whole_run):
+    with np.load(whole_run.checkpoint(6)) as arrays:
+        running = {
+            name.removeprefix("model/"): arrays[name]
+            for name in arrays.files
+            if name.startswith("model/")
+        }
+        averages = [arrays[n] for n in arrays.files if n.endswith("_average")]
+    final = {v.path: np.array(v) for v in whole_run.model.variables if "seed" not in v.path}
+    kernel, mean = "logits.semantic/kernel", "Conv.BatchNorm/moving_mean"
+    kernel, mean = (next(p for p in final if p.endswith(end)) for end in (kernel, mean))
+    if not whole_run.config.optimizer.ema:
+        assert not averages
+        np.testing.assert_array_equal(running[kernel], final[kernel])
+        np.testing.assert_array_equal(running[mean], final[mean])
+        return
+    assert any(a.shape == final[kernel].shape and (a == final[kernel]).all() for a in averages)
+    assert (running[kernel] != final[kernel]).any()
+    assert (running[mean] != final[mean]).any()
+
+
+@pytest.mark.parametrize("whole_run", ["adamw with averages"], indirect=True)
+def test_a_finished_run_says_so_and_stays_as_it_is(whole_run, tmp_path):
+    run = shutil.copytree(whole_run.folder, tmp_path / "run")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and "events" not in p.name}
+    lines: list[str] = []
+    train(whole_run.config, run, resume=True, say=lines.append)
+    assert lines == [f"{run} is finished: all 6 steps are done"]
+    after = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and "events" not in p.name}
+    assert after == before
+
+
+@pytest.mark.parametrize("whole_run", ["adamw with averages"], indirect=True)
+def test_a_run_killed_between_a_checkpoint_and_its_evaluation_makes_up_for_it(whole_run, tmp_path):
+    run = copy_until(whole_run, 6, tmp_path / "run")
+    (run / "log.jsonl").write_text((run / "log.jsonl").read_text().splitlines()[0] + "\n")
+    train(whole_run.config, run, resume=True, say=[].append)
+    expected, found = log_of(whole_run.folder)[-1], log_of(run)[-1]
+    assert found["step"] == 6 and found["loss"] is None
+    assert found["class_iou"] == expected["class_iou"]
+    assert (run / "last" / "weights.npz").is_file() and (run / "curves.png").is_file()
+
+
+def test_interrupting_writes_a_checkpoint_and_stops_between_steps(tiny, tmp_path):
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if line.startswith("step 3"):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    config = dataclasses.replace(tiny, checkpoint_every=100)
+    with pytest.raises(Stopped) as stopped:
+        train(config, tmp_path / "run", say=say)
+    assert stopped.value.step == 3
+    assert [p.name for p in state.checkpoints(tmp_path / "run")] == ["step-00000003.npz"]
+    assert lines[-1] == "stopping after this step; Ctrl-C again stops at once"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(tiny, tmp_path):
+    config = dataclasses.replace(
+        tiny, optimizer=OptimizerConfig(learning_rate=1e30), checkpoint_every=4
+    )
+    with pytest.raises(InputError, match=r"run: the loss is (nan|inf) at step \d") as error:
+        train(config, tmp_path / "run", say=[].append)
+    assert "lower optimizer.learning_rate" in str(error.value)
+    # No state of the time after is kept.
+    assert not state.checkpoints(tmp_path / "run")
+
+
+def test_mixed_precision_trains_and_ends_with_the_run(tiny, tmp_path):
+    config = dataclasses.replace(
+        tiny,
+        steps=1,
+        mixed_precision="mixed_bfloat16",
+        loss=LossConfig("auto", top_k_percent_pixels=0.5, hard_example_mining_step=2),
+    )
+    model = train(config, tmp_path / "run", say=[].append)
+    assert model.layers[5].compute_dtype == "bfloat16" and model.output.dtype == "float32"
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+    assert np.isfinite(log_of(tmp_path / "run")[0]["loss"])
+
+
+@pytest.mark.parametrize("whole_run", ["adamw with averages"], indirect=True)
+def test_starting_from_a_run_says_what_becomes_of_the_last_layer(whole_run, tmp_path):
+    config = dataclasses.replace(
+        whole_run.config, init=str(whole_run.folder / "last"), steps=1, model=ModelConfig()
+    )
+    lines: list[str] = []
+    model = train(config, tmp_path / "run", say=lines.append)
+    assert lines[0] == f"starting from {whole_run.folder / 'last'}, last layer included"
+    assert lines[1].startswith("batch norm keeps its statistics: 4 pictures a step are too few")
+    path = next(v.path for v in model.variables if v.path.endswith("moving_mean"))
+    start = {v.path: v for v in from_preset(whole_run.folder / "last").variables}
+    now = {v.path: v for v in model.variables}
+    np.testing.assert_array_equal(now[path], start[path])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_split": "trian"}, "has no split 'trian' to train on; it has train, val"),
+        ({"data": "nowhere"}, "no dataset.json in there"),
+        ({"mixed_precision": "half"}, "mixed_precision is a Keras policy such as mixed_bfloat16"),
+        ({"init": "portrat"}, "no preset or preset folder 'portrat'. Did you mean 'portrait'?"),
+        ({"model": ModelConfig("DeepLabV4")}, "model.class_name is one of DeepLabV3, DeepLabV3"),
+        (
+            {"model": ModelConfig(arguments={"backbone": "mobilenet_v4"})},
+            "model.arguments: unknown backbone 'mobilenet_v4'. Did you mean",
+        ),
+        (
+            {"model": ModelConfig(arguments={"output_stride": 12})},
+            "output_stride of mobilenet_v2 is one of [8, 16, 32]; got 12",
+        ),
+        (
+            {"model": ModelConfig(arguments={"output_strid": 8})},
+            "Did you mean 'output_stride'?",
+        ),
+        ({"model": ModelConfig(arguments={"depth_multiplier": "wide"})}, "model.arguments: "),
+        (
+            {"loss": LossConfig((1.0, 2.0))},
+            "loss.class_weights has 2 numbers; {data} has 3 classes: ground, disc, bar",
+        ),
+        ({"loss": LossConfig(top_k_percent_pixels=2.0)}, "top_k_percent_pixels is in (0, 1]"),
+        ({"optimizer": OptimizerConfig(policy="polly")}, "policy is one of poly, "),
+    ],
+    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
+)
+def test_settings_that_do_not_fit_are_refused_before_a_run_folder_is_made(
+    tiny, changes, message, tmp_path
+):
+    with pytest.raises(InputError) as error:
+        train(dataclasses.replace(tiny, **changes), tmp_path / "run", say=[].append)
+    assert message.replace("{data}", tiny.data) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
