@@ -90,12 +90,6 @@ def scale_by(example: Example, scale) -> Example:
     return resize(example, scaled_size(_size(example), scale))
 
 
-def random_scale(example: Example, seed, *, scales: np.ndarray) -> Example:
-    """Resizes by one of `scales`."""
-    index = tf.random.stateless_uniform([], seed, 0, len(scales), tf.int32)
-    return scale_by(example, tf.gather(tf.constant(scales), index))
-
-
 def pad_to(example: Example, size, *, pixel: float | tuple, ignore_label: int) -> Example:
     """Fills up to at least (height, width) at the bottom and at the right.
 
@@ -127,24 +121,10 @@ def crop_at(example: Example, offset, size) -> Example:
     )
 
 
-def random_crop(example: Example, seed, *, size: tuple[int, int]) -> Example:
-    """A window of (height, width), every offset equally likely, the last one included."""
-    room = tf.cast(_size(example) - tf.constant(size) + 1, tf.float32)
-    offset = tf.cast(tf.random.stateless_uniform([2], seed) * room, tf.int32)
-    return crop_at(example, tf.minimum(offset, tf.cast(room, tf.int32) - 1), size)
-
-
 def flip(example: Example) -> Example:
     """Mirrors left and right."""
     label = example.get(keys.SEMANTIC_LABEL)
     return _with(example, example[keys.IMAGE][:, ::-1], None if label is None else label[:, ::-1])
-
-
-def random_flip(example: Example, seed) -> Example:
-    """Mirrors every second picture."""
-    return tf.cond(
-        tf.random.stateless_uniform([], seed) <= 0.5, lambda: flip(example), lambda: dict(example)
-    )
 
 
 def stretch(example: Example, size: tuple[int, int]) -> Example:
@@ -160,6 +140,114 @@ def stretch(example: Example, size: tuple[int, int]) -> Example:
     return _with(example, image, label)
 
 
+def sample(
+    example: Example,
+    first,
+    last,
+    *,
+    size: tuple[int, int],
+    pixel: float | tuple[float, float, float] = 127.5,
+    ignore_label: int = 255,
+) -> Example:
+    """Crops, resizes, pads and mirrors in one pass over the output.
+
+    The output is an even grid over the picture: image bilinear, label nearest.
+
+    Args:
+        example: any size.
+        first: float32 (row, column) of the picture that the first pixel shows.
+        last: that of the last pixel. A smaller column than the first mirrors.
+        size: (height, width) of the result.
+        pixel, ignore_label: of what lies outside the picture.
+    """
+    box = _box(example, first, last)
+    label = example.get(keys.SEMANTIC_LABEL)
+    if label is not None:
+        label = _sample_label(label, box, size, ignore_label)
+    return _with(example, _sample_image(example[keys.IMAGE], box, size, pixel), label)
+
+
+def _box(example: Example, first, last) -> tf.Tensor:
+    """The grid's ends as the kernel wants them: [1, 4], shares of the picture's sides."""
+    whole = tf.cast(tf.maximum(_size(example) - 1, 1), tf.float32)
+    ends = tf.stack([first, last]) / whole
+    # Inwards by less than a thousandth of a pixel: rounding puts no border pixel outside.
+    return tf.reshape(ends * (1 - 4e-6) + 2e-6, [1, 4])
+
+
+def _sample_image(image, box, size, pixel=127.5) -> tf.Tensor:
+    # The kernel takes one number for what lies outside.
+    outside = pixel if isinstance(pixel, int | float) else 0.0
+    image = tf.cast(image, tf.float32)
+    if outside != pixel:
+        image -= pixel
+    image = tf.raw_ops.CropAndResize(
+        image=image[None], boxes=box, box_ind=[0], crop_size=size, extrapolation_value=outside
+    )[0]
+    return image + pixel if outside != pixel else image
+
+
+def _sample_label(label, box, size, ignore_label: int) -> tf.Tensor:
+    label = tf.raw_ops.CropAndResize(
+        image=label[None, ..., None],
+        boxes=box,
+        box_ind=[0],
+        crop_size=size,
+        method="nearest",
+        extrapolation_value=float(ignore_label),
+    )
+    return tf.cast(label[0, ..., 0], tf.int32)
+
+
+def _mirrored(first, last, mirror):
+    """The grid's ends with their columns exchanged where `mirror` is true."""
+    columns = tf.stack([first[1], last[1]])
+    columns = tf.where(mirror, columns[::-1], columns)
+    return tf.stack([first[0], columns[0]]), tf.stack([last[0], columns[1]])
+
+
+def random_mirror(seed) -> tf.Tensor:
+    """True for every second picture."""
+    return tf.random.stateless_uniform([], seed) <= 0.5
+
+
+def random_scaled_crop(
+    example: Example,
+    seed,
+    *,
+    size: tuple[int, int],
+    scales: np.ndarray,
+    mirror=False,
+    pixel: float | tuple[float, float, float] = 127.5,
+    ignore_label: int = 255,
+) -> Example:
+    """The official augmentation in one pass: scale, pad, crop, mirror.
+
+    Gives what `scale_by`, `pad_to`, a crop of random offset and `flip` give one after the other,
+    without ever making the scaled picture.
+
+    Args:
+        example: any size.
+        seed: pair of integers.
+        size: (height, width) of the result.
+        scales: factors to draw from.
+        mirror: scalar boolean.
+        pixel, ignore_label: of padding.
+    """
+    index = tf.random.stateless_uniform([], seed, 0, len(scales), tf.int32)
+    scaled = scaled_size(_size(example), tf.gather(tf.constant(scales), index))
+    scaled = tf.cast(tf.maximum(scaled, 1), tf.float32)
+    room = tf.maximum(scaled - tf.cast(tf.constant(size), tf.float32) + 1.0, 1.0)
+    offset = tf.floor(tf.random.stateless_uniform([2], seed + 1) * room)
+    offset = tf.minimum(offset, room - 1.0)
+    # Corners stay aligned: a pixel of the scaled picture shows this many of the picture's.
+    whole = tf.cast(_size(example), tf.float32)
+    step = tf.where(scaled > 1.0, (whole - 1.0) / tf.maximum(scaled - 1.0, 1.0), whole)
+    span = tf.constant([size[0] - 1.0, size[1] - 1.0])
+    first, last = _mirrored(offset * step, (offset + span) * step, mirror)
+    return sample(example, first, last, size=size, pixel=pixel, ignore_label=ignore_label)
+
+
 def random_resized_crop(
     example: Example,
     seed,
@@ -167,15 +255,17 @@ def random_resized_crop(
     size: tuple[int, int],
     area: tuple[float, float] = (0.35, 1.0),
     aspect: tuple[float, float] = (0.75, 4 / 3),
+    mirror=False,
 ) -> Example:
     """A window of random area and aspect, stretched to (height, width).
 
     Args:
         example: any size.
-        seed: pair of int32.
+        seed: pair of integers.
         size: of the result.
         area: smallest and largest share of the picture's area.
         aspect: range of the window's width over height, relative to the picture's.
+        mirror: scalar boolean.
     """
     draws = tf.random.stateless_uniform([4], seed)
     share = area[0] + draws[0] * (area[1] - area[0])
@@ -183,34 +273,55 @@ def random_resized_crop(
     ratio = tf.sqrt(tf.exp(low + draws[1] * (high - low)))
     sides = tf.minimum(tf.sqrt(share) * tf.stack([1.0 / ratio, ratio]), 1.0)
     whole = tf.cast(_size(example), tf.float32)
-    window = tf.maximum(tf.cast(tf.round(whole * sides), tf.int32), 1)
-    offset = tf.cast(draws[2:] * (tf.cast(_size(example) - window, tf.float32) + 1.0), tf.int32)
-    offset = tf.minimum(offset, _size(example) - window)
-    image = tf.slice(example[keys.IMAGE], [*tf.unstack(offset), 0], [*tf.unstack(window), 3])
+    window = tf.maximum(tf.round(whole * sides), 1.0)
+    offset = tf.minimum(tf.floor(draws[2:] * (whole - window + 1.0)), whole - window)
+    # Half-pixel centres, as in `stretch`; the grid's ends stay inside the picture.
+    inset = 0.5 * window / tf.constant(size, tf.float32) - 0.5
+    first = tf.maximum(offset + inset, 0.0)
+    last = tf.minimum(offset + window - 1.0 - inset, whole - 1.0)
+    first, last = _mirrored(first, last, mirror)
+    box = _box(example, first, last)
+
+    def smooth():
+        """A grid that leaves pixels out needs a filter first, which costs twice the time."""
+        start, extent = tf.cast(offset, tf.int32), tf.cast(window, tf.int32)
+        image = tf.slice(
+            example[keys.IMAGE], tf.concat([start, [0]], 0), tf.concat([extent, [3]], 0)
+        )
+        image = tf.image.resize(tf.ensure_shape(image, (None, None, 3)), size, antialias=True)
+        return tf.cond(mirror, lambda: tf.reverse(image, [1]), lambda: image)
+
+    shrinks = tf.reduce_max(window / tf.constant(size, tf.float32)) > 1.25
+    image = tf.cond(shrinks, smooth, lambda: _sample_image(example[keys.IMAGE], box, size))
     label = example.get(keys.SEMANTIC_LABEL)
     if label is not None:
-        label = tf.slice(label, offset, window)
-    return stretch(_with(example, image, label), size)
+        label = _sample_label(label, box, size, 0)
+    return _with(example, image, label)
 
 
 def random_color(example: Example, seed, *, strength: float = 1.0, grey: float = 0.1) -> Example:
     """Changes brightness, contrast, saturation and tint; makes some pictures grey.
 
+    All of it is one affine map of the three channels, so that it costs one product.
+
     Args:
         example: image 0..255.
-        seed: pair of int32.
+        seed: pair of integers.
         strength: 1 shifts brightness by up to 40 of 255, contrast and saturation by up to 40 %,
             each channel by up to 10 %.
         grey: share of pictures that lose their colour.
     """
-    draws = tf.random.stateless_uniform([7], seed, -1.0, 1.0) * strength
+    draws = tf.random.stateless_uniform([6], seed, -1.0, 1.0) * strength
     image = tf.cast(example[keys.IMAGE], tf.float32)
-    weights = tf.constant([0.299, 0.587, 0.114])
-    luma = tf.reduce_sum(image * weights, -1, keepdims=True)
     colorless = tf.random.stateless_uniform([], seed + 1) < grey
     saturation = tf.where(colorless, 0.0, 1.0 + 0.4 * draws[0])
-    image = luma + (image - luma) * saturation
-    tint = tf.where(colorless, 1.0, 1.0 + 0.1 * draws[1:4])
-    mean = tf.reduce_mean(luma)
-    image = (image * tint - mean) * (1.0 + 0.4 * draws[4]) + mean + 40.0 * draws[5]
-    return _with(example, tf.clip_by_value(image, 0.0, 255.0), example.get(keys.SEMANTIC_LABEL))
+    tint = tf.where(colorless, tf.ones(3), 1.0 + 0.1 * draws[1:4])
+    contrast = 1.0 + 0.4 * draws[4]
+    luma = tf.constant([[0.299], [0.587], [0.114]])
+    matrix = (saturation * tf.eye(3) + (1.0 - saturation) * luma) * (tint * contrast)
+    shift = tf.reduce_mean(image) * (1.0 - contrast) + 40.0 * draws[5]
+    flat = tf.linalg.matmul(tf.reshape(image, [-1, 3]), matrix)
+    flat = tf.nn.bias_add(flat, tf.fill([3], shift))
+    flat = tf.raw_ops.ClipByValue(t=flat, clip_value_min=0.0, clip_value_max=255.0)
+    image = tf.ensure_shape(tf.reshape(flat, tf.shape(image)), image.shape)
+    return _with(example, image, example.get(keys.SEMANTIC_LABEL))
