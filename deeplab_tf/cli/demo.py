@@ -52,18 +52,20 @@ def command(pictures, out):
     console = Console(highlight=False, soft_wrap=True)
     steps = _Steps(console, 4)
     with steps("opening the portrait model"):
-        from deeplab_tf.inference.runner import load_runner
+        from deeplab_tf.inference.runner import KerasRunner
+        from deeplab_tf.models.presets import from_preset
 
-        runner = load_runner(PRESET)
+        model = from_preset(PRESET)
+        runner = KerasRunner(model, name=PRESET)
     with steps(f"segmenting {len(jobs)} {'picture' if len(jobs) == 1 else 'pictures'}"):
         shown = [_segment(runner, job) for job in jobs]
     lite_path = out / f"{PRESET}_int8.tflite"
     with steps("exporting to int8 TFLite and comparing it with the model"):
-        report = _export(runner.model, [job.path for job in jobs], lite_path)
+        report = _export(model, [job.path for job in jobs], lite_path)
     with steps("running the int8 file with LiteRT"):
         agreement = _run_lite(lite_path, jobs, shown)
         _write_sheet(out, shown, report)
-    _say(console, runner.model, jobs, shown, agreement, report)
+    _say(console, model, jobs, shown, agreement, report)
     _say_next(console, out, lite_path)
 
 

@@ -2,6 +2,10 @@
 
 import numpy as np
 
+# Pixels counted at a time: what is made of them on the way stays in the processor's cache, and
+# memory doesn't grow with the picture.
+_STRIP = 1 << 16
+
 
 def confusion_matrix(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int | None = None
@@ -19,6 +23,20 @@ def confusion_matrix(
             drops those without a word.
     """
     labels, predictions = np.asarray(labels).ravel(), np.asarray(predictions).ravel()
+    if labels.shape != predictions.shape:
+        raise ValueError(
+            f"labels and predictions are of equal shape; got {labels.size} and "
+            f"{predictions.size} pixels."
+        )
+    counts = np.zeros(num_classes * num_classes, np.int64)
+    for start in range(0, labels.size, _STRIP):
+        strip = slice(start, start + _STRIP)
+        counts += _count(labels[strip], predictions[strip], num_classes, ignore_label)
+    return counts.reshape(num_classes, num_classes)
+
+
+def _count(labels, predictions, num_classes: int, ignore_label: int | None) -> np.ndarray:
+    """int64 [num_classes ** 2] of one strip of pixels."""
     if ignore_label is not None:
         keep = labels != ignore_label
         if not keep.all():
@@ -30,11 +48,11 @@ def confusion_matrix(
         or predictions.min() < 0
     ):
         raise ValueError(f"labels and predictions must lie in 0..{num_classes - 1}.")
-    # One pass over the pixels: a small integer per pixel, counted.
-    small = np.dtype(np.uint16 if num_classes <= 256 else np.int64)
-    joint = labels.astype(small) * small.type(num_classes) + predictions.astype(small)
-    counts = np.bincount(joint, minlength=num_classes * num_classes)
-    return counts.reshape(num_classes, num_classes)
+    # One number per pixel, in the type that bincount counts without another copy.
+    joint = labels.astype(np.intp)
+    joint *= num_classes
+    np.add(joint, predictions, out=joint, casting="unsafe")
+    return np.bincount(joint, minlength=num_classes * num_classes)
 
 
 class ConfusionMatrix:

@@ -256,7 +256,7 @@ class PresetTable(list):
         return any(name in (row, row["name"]) for row in self)
 
     def __str__(self) -> str:
-        shown = [self._COLUMNS]
+        shown: list[tuple[str, ...]] = [self._COLUMNS]
         for row in self:
             cells = {**row, "weights": row["weights"] if row["shipped"] else "none (convert)"}
             shown.append(tuple(_cell(cells[column]) for column in self._COLUMNS))

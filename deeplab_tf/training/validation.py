@@ -58,6 +58,8 @@ class Validation(StepCallback):
 
     def on_step(self, step, logs):
         if self.due(step):
+            # JAX trains copies of the variables; reading `model` brings the originals up to date.
+            self._network = self.model
             self.evaluate(step, logs)
 
     def due(self, step: int) -> bool:

@@ -1,0 +1,91 @@
+"""The README's commands and Python lines, run in their order in one folder, on tiny pictures."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+from deeplab_tf.cli import main
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+# Run in full by tests/cli/test_demo.py and tests/checkpoints/test_convert.py.
+ELSEWHERE = ("demo", "convert")
+# What makes a command quick. A model of two steps is in doubt everywhere: its int8 file differs.
+QUICKER = {
+    ("train", "--config"): (
+        "steps=2",
+        "batch_size=2",
+        "image_size=[32,32]",
+        "optimizer.warmup_steps=0",
+        "evaluate_every=1",
+        "checkpoint_every=1",
+    ),
+    ("export", "--model", "runs/mine/best"): ("--threshold", "0"),
+    ("bench",): ("--seconds", "0.01"),
+}
+
+
+@pytest.fixture
+def home(tmp_path, red_lite_files, monkeypatch):
+    """Where the reader is: with photos, pictures with masks, and what `demo` wrote."""
+    monkeypatch.chdir(tmp_path)
+    photo = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).resize((64, 75))
+    photo.save("photo.jpg")
+    Path("holiday").mkdir()
+    photo.save("holiday/beach.png")
+    Path("demo").mkdir()
+    shutil.copy(red_lite_files["int8"], "demo/portrait_int8.tflite")
+    y, x = np.indices((40, 36))
+    for part in ("images", "masks"):
+        Path("my_pictures", part).mkdir(parents=True)
+    for index in range(6):
+        mask = (y - 20) ** 2 + (x - 10 - 3 * index) ** 2 < 80
+        image = np.random.default_rng(index).integers(0, 60, (40, 36, 3)).astype(np.uint8)
+        image[mask, 0] += 150
+        Image.fromarray(image).save(f"my_pictures/images/{index}.jpg")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(f"my_pictures/masks/{index}.png")
+    Path("my_pictures/train.txt").write_text("0\n1\n2\n3\n")
+    Path("my_pictures/val.txt").write_text("4\n5\n")
+    return tmp_path
+
+
+def commands(block: str) -> list[list[str]]:
+    """Our own commands of a bash block, without the program's name."""
+    lines = block.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line[:1] == ["deeplab-tf"]]
+
+
+def test_the_page_can_be_followed_from_top_to_bottom(home):
+    done = []
+    for language, block in BLOCKS:
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), {})
+            continue
+        for words in commands(block):
+            if words[0] in ELSEWHERE:
+                continue
+            extra = [more for key, more in QUICKER.items() if tuple(words[: len(key)]) == key]
+            result = CliRunner().invoke(main, [*words, *sum(extra, ())])
+            assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
+            done.append(words[0])
+    assert {"predict", "data", "train", "evaluate", "export", "bench", "models"} <= set(done)
+    written = (
+        "predictions/photo_mask.png",
+        "results/beach_blur.jpg",
+        "results/photo_overlay.jpg",
+        "records/dataset.json",
+        "runs/mine/best/weights.npz",
+        "scores/report.html",
+        "mine.tflite",
+        "report.json",
+        "served/portrait/1/saved_model.pb",
+    )
+    assert [name for name in written if not (home / name).is_file()] == []
