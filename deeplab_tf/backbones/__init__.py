@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 
 from deeplab_tf.backbones import resnet, xception
+from deeplab_tf.backbones.hnasnet import nas_hnasnet
 from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2
 from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_edgetpu,
@@ -63,4 +64,5 @@ BACKBONES = {
     "xception_65": _xception(xception.XCEPTION_65),
     "xception_71": _xception(xception.XCEPTION_71),
     "nas_pnasnet": Backbone(nas_pnasnet),
+    "nas_hnasnet": Backbone(nas_hnasnet),
 }

@@ -10,32 +10,10 @@ from typing import Any
 
 from keras import initializers, layers
 
-from deeplab_tf.errors import InputError
+from deeplab_tf.backbones.genotype import Genotype
 from deeplab_tf.layers.conv import explicit_padding
 from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.layers.resize import ResizeLike
-
-_OPTIONS: dict[str, Any] = {
-    "nas_stem_output_num_conv_filters": 20,
-    "nas_use_classification_head": False,
-    "nas_remove_os32_stride": False,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Genotype:
-    """A cell as a search found it.
-
-    Attributes:
-        operations: two for each combination, left and right.
-        inputs: which state each operation reads: 0 is the newer input of the cell, 1 the older,
-            2 the first combination, and so on.
-        outputs: the states that are concatenated.
-    """
-
-    operations: tuple[str, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +22,6 @@ class Map:
 
     tensor: Any
     steps: str
-
-
-def nas_options(given: dict | None) -> dict[str, Any]:
-    """The official `nas_architecture_options` with their defaults.
-
-    Raises:
-        InputError: an option that there isn't.
-    """
-    unknown = sorted(set(given or {}) - set(_OPTIONS))
-    if unknown:
-        raise InputError(
-            f"nas_architecture_options has no {unknown[0]!r}; it has: {', '.join(_OPTIONS)}."
-        )
-    return {**_OPTIONS, **(given or {})}
 
 
 def _fan_in():
@@ -134,11 +98,10 @@ def _apply(operation: str, x, filters: int, strides: int, scope: str):
         return _separable(x, filters, int(rest[0][0]), int(rest[1]), strides, scope)
     if kind == "atrous":
         return _atrous(x, filters, int(rest[0][0]), strides, scope)
-    if kind == "max":
-        size = int(rest[1][0])
-        return layers.MaxPooling2D(size, strides, padding="same", name=f"{scope}.{operation}")(x)
-    if kind != "none":
-        raise ValueError(f"no operation {operation!r} in a searched cell.")
+    if kind in ("max", "avg"):
+        pool = layers.MaxPooling2D if kind == "max" else layers.AveragePooling2D
+        return pool(int(rest[1][0]), strides, padding="same", name=f"{scope}.{operation}")(x)
+    # What is left is "none".
     if strides == 1:
         return x
     x = conv(relu(x, f"{scope}.1x1"), filters, 1, strides=strides, name=f"{scope}.1x1")
@@ -169,45 +132,3 @@ def nas_cell(
     outputs = [states[k] for k in genotype.outputs]
     joined = layers.Concatenate(name=f"{scope}.cell_output")(outputs)
     return Map(joined, newer.steps + "d" * (strides > 1))
-
-
-def nas_network(
-    x,
-    genotype: Genotype,
-    levels: tuple[int, ...],
-    *,
-    filters: int,
-    scope: str,
-    keep_os32_at_os16: bool = False,
-) -> tuple[Any, list]:
-    """Stem and one cell per level: [B, H, W, 3] -> (last map after ReLU, [stem, cell 0, ...]).
-
-    Args:
-        x: normalised pixels.
-        genotype: of every cell.
-        levels: each cell's; level n has stride 4 * 2 ** n, and the stem is level 0.
-        filters: of a cell's operations at level 0; they double with the level.
-        scope: the layers' first name.
-        keep_os32_at_os16: level 3 stays at stride 16.
-    """
-    x = relu(
-        batch_norm(conv(x, 64, 3, strides=2, name=f"{scope}.conv0"), f"{scope}.conv0_bn"),
-        f"{scope}.conv0",
-    )
-    half = batch_norm(conv(x, 64, 3, name=f"{scope}.conv1"), f"{scope}.conv1_bn")
-    x = conv(relu(half, f"{scope}.conv1"), 128, 3, strides=2, name=f"{scope}.conv2")
-    x = batch_norm(x, f"{scope}.conv2_bn")
-    maps = [Map(half, "d"), Map(x, "dd")]
-    before = 0
-    for number, level in enumerate(levels):
-        name = f"{scope}.cell_{number}"
-        newer = maps[-1]
-        same_size = keep_os32_at_os16 and max(level, before) == 3
-        if level < before and not same_size:
-            bigger = ResizeLike(2.0, name=f"{name}.resize")([newer.tensor, newer.tensor])
-            newer = Map(bigger, newer.steps + "u")
-        strides = 2 if level > before and not same_size else 1
-        width = filters * 2**level
-        maps.append(nas_cell(genotype, newer, maps[-2], filters=width, strides=strides, scope=name))
-        before = level
-    return relu(maps[-1].tensor, scope), [m.tensor for m in maps[1:]]

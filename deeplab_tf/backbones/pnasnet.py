@@ -1,6 +1,7 @@
 """PNASNet-5 (https://arxiv.org/abs/1712.00559) as the DeepLab encoder uses it: 12 cells."""
 
-from deeplab_tf.backbones.nas_cell import Genotype, nas_network, nas_options
+from deeplab_tf.backbones.genotype import Genotype
+from deeplab_tf.backbones.nas_network import nas_network, nas_options
 from deeplab_tf.errors import InputError
 
 _CELL = Genotype(
@@ -27,21 +28,23 @@ def nas_pnasnet(x, *, output_stride: int, nas_architecture_options: dict | None 
     Args:
         x: normalised pixels.
         output_stride: 8, 16 or 32. A smaller one leaves strides out, without atrous convolution.
-        nas_architecture_options: `nas_stem_output_num_conv_filters`, 20 if left out; the options
-            of `nas_hnasnet` have to be off.
+        nas_architecture_options: `nas_stem_output_num_conv_filters`, 20 if left out;
+            `nas_use_classification_head`, what ImageNet training puts on top:
+            "res5" has 2048 channels then.
 
     Raises:
         InputError: an option that this network doesn't have.
     """
     options = nas_options(nas_architecture_options)
-    for option in ("nas_use_classification_head", "nas_remove_os32_stride"):
-        if options[option]:
-            raise InputError(f"{option}: only nas_hnasnet has it; leave it False.")
+    for option in ("nas_remove_os32_stride", "nas_genotype", "nas_levels"):
+        if options[option] not in (None, False):
+            raise InputError(f"{option}: only nas_hnasnet has it; leave it out.")
     x, outputs = nas_network(
         x,
         _CELL,
         _LEVELS[output_stride],
-        filters=options["nas_stem_output_num_conv_filters"],
+        output_stride=output_stride,
+        options=options,
         scope="pnasnet",
     )
     return {"res2": outputs[0], "res3": outputs[4], "res4": outputs[8], "res5": x}
