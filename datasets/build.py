@@ -1,45 +1,85 @@
-"""Folder -> sharded records: checked first, in parallel, resumable."""
+"""Pictures and labels -> sharded records: checked, in parallel, resumable."""
 
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deeplab_tf.datasets.descriptors import DatasetDescriptor
-from deeplab_tf.datasets.folder import FolderSet, read_mask, scan_folder, value_counts
-from deeplab_tf.datasets.tfrecord import (
-    count_records,
-    encode_example,
-    encode_label_map,
-    shard_path,
-    write_records,
-)
+from deeplab_tf.datasets.descriptors import FILE_NAME, DatasetDescriptor
+from deeplab_tf.datasets.encode import encode_item
+from deeplab_tf.datasets.masks import VALUES, one_class_text
+from deeplab_tf.datasets.named import open_source
+from deeplab_tf.datasets.parallel import WORKERS, map_ahead
+from deeplab_tf.datasets.progress import bar
+from deeplab_tf.datasets.source import Item, Source, part_size
+from deeplab_tf.datasets.tfrecord import count_records, shard_path, write_records
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_file, read_json, write_json
-from deeplab_tf.pictures import open_image, read_image
 
 _STATE = ".build.json"
+# Where a build goes that replaces finished records of other inputs, until it is finished too.
+_NEXT = ".next"
 _RECORDS_PER_SHARD = 512
+
+
+class _Shard(NamedTuple):
+    split: str
+    part: int
+    parts: int
+    records: int
+
+    def path(self, folder: Path) -> Path:
+        return shard_path(folder, self.split, self.part, self.parts)
 
 
 def build_folder(
     root: str | os.PathLike,
     out: str | os.PathLike,
     *,
+    classes: str | os.PathLike | None = None,
     records_per_shard: int = _RECORDS_PER_SHARD,
     quiet: bool = False,
 ) -> DatasetDescriptor:
     """Writes the records of a folder of pictures and masks; see `datasets.folder` for its layout.
 
+    Args:
+        root: the folder, or the name of a source: "synthetic", "tfds:oxford_iiit_pet".
+        out: where the shards and dataset.json go.
+        classes: a class file elsewhere, or the name of a known list; None takes the folder's own.
+        records_per_shard: pictures in each.
+        quiet: no progress bar.
+
+    Returns:
+        The description written beside the shards.
+
+    Raises:
+        InputError: something is wrong with a file, or the disk is full; what is good stays.
+    """
+    source = open_source(root, classes=classes)
+    return build(source, out, records_per_shard=records_per_shard, quiet=quiet)
+
+
+def build(
+    source: Source,
+    out: str | os.PathLike,
+    *,
+    records_per_shard: int = _RECORDS_PER_SHARD,
+    quiet: bool = False,
+) -> DatasetDescriptor:
+    """Writes the records of any source.
+
     Each shard is written under a temporary name and renamed. A build that was interrupted is
-    completed by the same call: shards that are whole are read through and kept.
+    completed by the same call: shards that are whole are read through and kept. Records of
+    other inputs that are there already stay as they are until all new ones are written.
 
     Args:
-        root: the folder.
+        source: of pictures and labels.
         out: where the shards and dataset.json go.
         records_per_shard: pictures in each.
         quiet: no progress bar.
@@ -50,87 +90,118 @@ def build_folder(
     Raises:
         InputError: something is wrong with a file, or the disk is full; what is good stays.
     """
-    found = scan_folder(root)
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder for the records.")
-    jobs = _shards(found, out, records_per_shard)
-    state = _State(out, found, records_per_shard)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), disable=quiet) as progress:
-        total = sum(len(ids) for _, _, ids in jobs)
-        task = progress.add_task("writing records", total=total)
-        workers = os.cpu_count() or 1
-        with ThreadPoolExecutor(workers) as pool:
-            for path, split, ids in jobs:
-                if not state.is_done(path, len(ids)):
-                    counts = np.zeros(65536, np.int64)
-                    with atomic_file(path) as temporary:
-                        pairs = pool.map(lambda name: _encode(found, name), ids)
-                        write_records(
-                            temporary, _tally(pairs, counts, lambda: progress.advance(task))
-                        )
-                    state.finish(path, split, counts)
-                else:
-                    progress.advance(task, len(ids))
-    descriptor = _describe(found, state.train_counts())
+    shards = _shards(source.counts, records_per_shard)
+    key = _key(source, records_per_shard)
+    folder = _workplace(out, key)
+    state = _State(folder, key)
+    _sweep(folder)
+    total = sum(shard.records for shard in shards)
+    with bar("writing records", quiet) as advance, ThreadPoolExecutor(WORKERS) as pool:
+        for shard in shards:
+            if state.is_done(shard):
+                advance(shard.records, total)
+            else:
+                items = source.items(shard.split, shard.part, shard.parts)
+                counts = np.zeros(VALUES, np.int64)
+                with atomic_file(shard.path(folder)) as temporary:
+                    records = _encode(pool, items, source, counts)
+                    write_records(temporary, _ticking(records, lambda: advance(1, total)))
+                state.finish(shard, counts)
+    descriptor = _describe(source, state.train_counts())
+    if folder != out:
+        _replace(out, folder)
     descriptor.save(out)
     return descriptor
 
 
-def _tally(pairs, counts, advance):
-    """Passes records on while adding up their label values."""
-    for record, record_counts in pairs:
-        counts += record_counts
-        advance()
+def _encode(pool, items: Iterable[Item], source: Source, counts: np.ndarray) -> Iterator[bytes]:
+    """Records in order; adds their label values up in `counts`."""
+    for record, found in map_ahead(pool, lambda item: encode_item(item, source.classes), items):
+        counts += found
         yield record
 
 
-def _shards(found: FolderSet, out: Path, size: int) -> list[tuple[Path, str, tuple[str, ...]]]:
-    """(path, split, ids) of every shard."""
-    jobs = []
-    for split, ids in found.splits.items():
-        count = max(1, -(-len(ids) // size))
-        for index in range(count):
-            jobs.append((shard_path(out, split, index, count), split, ids[index::count]))
-    return jobs
+def _ticking(values: Iterable, tick) -> Iterator:
+    for value in values:
+        yield value
+        tick()
+
+
+def _shards(counts: dict[str, int], size: int) -> list[_Shard]:
+    shards = []
+    for split, count in counts.items():
+        parts = max(1, -(-count // size))
+        shards += [_Shard(split, i, parts, part_size(count, i, parts)) for i in range(parts)]
+    return shards
+
+
+def _key(source: Source, size: int) -> str:
+    """Another one for every other set of inputs."""
+    return hashlib.sha256(json.dumps([source.stamp(), size]).encode()).hexdigest()
+
+
+def _state_key(folder: Path) -> str | None:
+    """The key of the build whose shards lie in a folder, if any."""
+    try:
+        return read_json(folder / _STATE).get("inputs")
+    except (InputError, AttributeError):
+        return None
+
+
+def _workplace(out: Path, key: str) -> Path:
+    """Where to build: `out`, or beside finished records of other inputs."""
+    if _state_key(out) != key and (out / FILE_NAME).exists():
+        if _state_key(out / _NEXT) != key:
+            shutil.rmtree(out / _NEXT, ignore_errors=True)
+        return out / _NEXT
+    return out
+
+
+def _replace(out: Path, new: Path) -> None:
+    """Puts finished records in the place of others."""
+    # Without its description the folder is no data set, so a mixture is never taken for one.
+    (out / FILE_NAME).unlink(missing_ok=True)
+    for old in out.glob("*.tfrecord"):
+        old.unlink()
+    for path in new.iterdir():
+        os.replace(path, out / path.name)
+    new.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the unfinished file of a build that was killed."""
+    for path in folder.glob(".*.tfrecord.*"):
+        path.unlink(missing_ok=True)
 
 
 class _State:
     """Which shards of this very build are done, and the label values they hold."""
 
-    def __init__(self, out: Path, found: FolderSet, size: int):
-        stamps = [
-            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
-            for ids in found.splits.values()
-            for name in ids
-            for path in (found.images[name], found.masks[name])
-        ]
-        text = json.dumps([found.classes.names, found.classes.colors, size, stamps])
-        key = hashlib.sha256(text.encode()).hexdigest()
-        self._path = out / _STATE
+    def __init__(self, folder: Path, key: str):
+        self._folder = folder
         self._value: dict = {"inputs": key, "shards": {}}
-        if self._path.exists():
-            old = read_json(self._path)
-            if old.get("inputs") == key:
-                self._value = old
+        if _state_key(folder) == key:
+            self._value = read_json(folder / _STATE)
 
-    def is_done(self, path: Path, count: int) -> bool:
+    def is_done(self, shard: _Shard) -> bool:
         """Whether the shard is there, of this build, and readable to its end."""
+        path = shard.path(self._folder)
         if path.name not in self._value["shards"] or not path.exists():
             return False
         try:
-            return count_records(path) == count
+            return count_records(path) == shard.records
         except InputError:
             return False
 
-    def finish(self, path: Path, split: str, counts: np.ndarray) -> None:
-        values = np.flatnonzero(counts)
-        self._value["shards"][path.name] = {
-            "split": split,
-            "counts": {str(value): int(counts[value]) for value in values},
+    def finish(self, shard: _Shard, counts: np.ndarray) -> None:
+        self._value["shards"][shard.path(self._folder).name] = {
+            "split": shard.split,
+            "counts": {str(value): int(counts[value]) for value in np.flatnonzero(counts)},
         }
-        write_json(self._path, self._value)
+        write_json(self._folder / _STATE, self._value)
 
     def train_counts(self) -> dict[int, int]:
         """Pixels by label value in the training split."""
@@ -142,69 +213,27 @@ class _State:
         return total
 
 
-def _encode(found: FolderSet, name: str) -> tuple[bytes, np.ndarray]:
-    """The record of one picture, and its label values.
-
-    Raises:
-        InputError: the picture or mask is broken, sizes differ, or a value is no class's.
-    """
-    image_path, mask_path = found.images[name], found.masks[name]
-    image = open_image(image_path)
-    plain = image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
-    if plain and image.format in ("JPEG", "PNG"):
-        encoded, image_format = image_path.read_bytes(), image.format.lower()
-        height, width = image.height, image.width
-    else:
-        # Anything else is brought to upright 8-bit RGB once, here, and kept without loss.
-        import tensorflow as tf
-
-        pixels = read_image(image)
-        encoded, image_format = tf.io.encode_png(pixels).numpy(), "png"
-        height, width = pixels.shape[:2]
-    label = read_mask(mask_path, found.classes, binary=found.binary)
-    if label.shape != (height, width):
-        raise InputError(
-            f"{mask_path} is {label.shape[1]} x {label.shape[0]} but {image_path.name} is "
-            f"{width} x {height}; make them the same size (masks: nearest neighbour)."
-        )
-    counts = value_counts(label)
-    classes = found.classes
-    allowed = np.zeros(65536, bool)
-    allowed[: len(classes.names)] = True
-    ignore = 255 if classes.ignore_label is None else classes.ignore_label
-    if not found.binary:
-        allowed[ignore] = True
-    wrong = np.flatnonzero((counts > 0) & ~allowed)
-    if wrong.size:
-        raise InputError(
-            f"{mask_path}: label values {[int(v) for v in wrong[:8]]} are outside 0.."
-            f"{len(classes.names) - 1} ({', '.join(classes.names)}). "
-            "Add them to classes.csv, or paint them with a class or with the value to ignore."
-        )
-    record = encode_example(
-        image=encoded,
-        image_format=image_format,
-        label=encode_label_map(label),
-        height=height,
-        width=width,
-        name=image_path.name,
-    )
-    return record, counts
+def _describe(source: Source, counts: dict[int, int]) -> DatasetDescriptor:
+    classes = source.classes
+    wrong = one_class_text(counts, classes) if "train" in source.counts else None
+    if wrong:
+        raise InputError(f"{source.source}: {wrong[0]}. {wrong[1]}")
+    return describe(source.name, classes, source.counts, counts, source.source)
 
 
-def _describe(found: FolderSet, counts: dict[int, int]) -> DatasetDescriptor:
-    classes = found.classes
-    counted = [counts.get(value, 0) for value in range(len(classes.names))]
+def describe(name, classes, splits, train_counts, source) -> DatasetDescriptor:
+    """The description of records whose training labels have these pixels by value."""
+    counted = [
+        0 if value == classes.ignored else train_counts.get(value, 0)
+        for value in range(len(classes.names))
+    ]
     total = max(1, sum(counted))
-    ignore = classes.ignore_label
-    if ignore is None and not found.binary:
-        ignore = 255
     return DatasetDescriptor(
-        name=found.name,
+        name=name,
         classes=classes.names,
         colors=classes.colors,
-        ignore_label=ignore,
-        splits={split: len(ids) for split, ids in found.splits.items()},
+        ignore_label=classes.ignored,
+        splits=dict(splits),
         pixel_share=tuple(round(count / total, 6) for count in counted),
-        source=found.source,
+        source=source,
     )

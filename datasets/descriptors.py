@@ -48,6 +48,11 @@ class DatasetDescriptor:
             InputError: the folder has none, or it isn't one.
         """
         path = Path(folder) / FILE_NAME
+        if not path.is_file() and any(Path(folder).glob("*.tfrecord")):
+            raise InputError(
+                f"{folder}: these records have no {FILE_NAME}, which says what label values mean. "
+                f"Write it with: deeplab-tf data describe {folder} --classes FILE"
+            )
         if not path.is_file():
             raise InputError(
                 f"{folder}: no {FILE_NAME} in there, so it isn't a folder of records. "

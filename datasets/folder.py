@@ -6,38 +6,40 @@ my_set/classes.csv        index,name[,red,green,blue]: optional for two-class ma
 my_set/train.txt          one ID a line: optional, as val.txt and test.txt
 """
 
-import csv
 import dataclasses
+import functools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from deeplab_tf.datasets.classes import (
+    CAMVID,
+    FILE_NAMES,
+    PORTRAIT,
+    TWO_CLASSES,
+    Classes,
+    find_classes,
+    read_classes,
+)
+from deeplab_tf.datasets.masks import read_mask
+from deeplab_tf.datasets.source import Item
 from deeplab_tf.errors import InputError
-from deeplab_tf.pictures import is_image, open_image, voc_colors
+from deeplab_tf.pictures import is_image
+
+__all__ = ["Classes", "FolderSet", "Listing", "read_classes", "read_mask", "scan_folder"]
 
 MASK_FOLDERS = ("masks", "labels", "annotations")
-_IGNORED_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
-_INDEX_SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 # Without index files, every tenth picture is kept for validation.
 _VAL_SHARE = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class Classes:
-    """What the values and colours of a mask mean."""
-
-    names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
-    ignore_label: int | None = None
-    ignore_color: tuple[int, int, int] | None = None
+# The first line of the portrait set's list of sources.
+_PORTRAIT_HEADER = "id,source,original_name,split"
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderSet:
-    """Pictures, masks and their meaning, before any file has been opened."""
+    """Pictures, masks and their meaning, before any file has been opened: a `Source`."""
 
     name: str
     root: Path
@@ -48,176 +50,196 @@ class FolderSet:
     binary: bool = False
     source: str = ""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Split -> number of pictures."""
+        return {split: len(ids) for split, ids in self.splits.items()}
 
-def read_classes(path: str | os.PathLike) -> Classes:
-    """Reads a class file: `index,name[,red,green,blue]` with a header line, or one name a line.
+    def stamp(self) -> list:
+        """Names, sizes and times of all files, and what masks mean."""
+        files = [
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            for ids in self.splits.values()
+            for name in ids
+            for path in (self.images[name], self.masks[name])
+        ]
+        return [dataclasses.asdict(self.classes), self.splits, files]
 
-    A class called void, ignore or unlabeled is no class: its value is the ignore label.
+    def items(self, split: str, part: int, parts: int) -> Iterator[Item]:
+        """Every `parts`-th picture of a split, from `part` on."""
+        return (self.item(name) for name in self.splits[split][part::parts])
+
+    def item(self, name: str) -> Item:
+        """The picture of that ID."""
+        path = self.masks[name]
+        read = functools.partial(read_mask, path, self.classes, binary=self.binary)
+        return Item(self.images[name].name, self.images[name], str(path), read)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The files of a folder as they lie there, whether they fit together or not.
+
+    Attributes:
+        images, masks: ID -> file.
+        doubles: files that have the same ID as another of their folder.
+        indices: split -> IDs as its index file lists them.
+    """
+
+    root: Path
+    images: dict[str, Path]
+    masks: dict[str, Path]
+    doubles: tuple[Path, ...]
+    indices: dict[str, tuple[str, ...]]
+
+    def index_file(self, split: str) -> Path:
+        return self.root / f"{split}.txt"
+
+
+def list_folder(root: str | os.PathLike) -> Listing:
+    """Lists a folder.
 
     Raises:
-        InputError: it can't be read so, indices have gaps, or there are fewer than two classes.
+        InputError: it doesn't exist, or has no pictures or no masks at all.
     """
-    path = Path(path)
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder.")
+    images, doubles = _stems(root / "images")
+    if not images:
+        what = "no pictures in there" if (root / "images").is_dir() else "no such folder"
+        raise InputError(f"{root / 'images'}: {what}; put the pictures there, as JPEG or PNG.")
+    folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    if folder is None:
+        raise InputError(f"{root}: no folder of masks; name it one of {', '.join(MASK_FOLDERS)}.")
+    masks, more = _stems(folder)
+    if not masks:
+        raise InputError(f"{folder}: no masks in there; put them in as PNG.")
+    indices = {}
+    for split in SPLITS:
+        path = root / f"{split}.txt"
+        if path.exists():
+            indices[split] = _read_index(path)
+    return Listing(root, images, masks, (*doubles, *more), indices)
+
+
+def _stems(folder: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Stem -> picture file of a folder, sorted; and files whose stem was there before."""
+    found: dict[str, Path] = {}
+    doubles = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if is_image(path):
+            if path.stem in found:
+                doubles.append(path)
+            else:
+                found[path.stem] = path
+    return found, doubles
+
+
+def _read_index(path: Path) -> tuple[str, ...]:
+    """IDs of an index file, which may have them with a suffix or a folder."""
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as text ({error}).") from None
-    rows: list[tuple[int, str, tuple[int, int, int] | None]] = []
-    if lines and lines[0].lower().replace(" ", "").startswith("index,name"):
-        for number, row in enumerate(csv.DictReader(lines, skipinitialspace=True), start=2):
-            try:
-                color = None
-                if row.get("red"):
-                    color = (int(row["red"]), int(row["green"]), int(row["blue"]))
-                    if not all(0 <= c <= 255 for c in color):
-                        raise ValueError("a colour outside 0..255")
-                if not row["name"]:
-                    raise ValueError("no name")
-                rows.append((int(row["index"]), row["name"].strip(), color))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{path}, line {number}: wanted index,name[,red,green,blue] ({error})."
-                ) from None
-    else:
-        rows = [(index, line.strip(), None) for index, line in enumerate(lines)]
-    ignored = [row for row in rows if row[1].lower() in _IGNORED_NAMES]
-    rows = sorted(row for row in rows if row not in ignored)
-    if [row[0] for row in rows] != list(range(len(rows))):
-        raise InputError(
-            f"{path}: class indices must be 0, 1, 2, … without gaps; got {[r[0] for r in rows]}."
-        )
-    if len(rows) < 2 or len(ignored) > 1:
-        raise InputError(
-            f"{path}: needs two or more classes and at most one to ignore; got {len(rows)} and "
-            f"{len(ignored)}."
-        )
-    defaults = voc_colors(len(rows))
-    return Classes(
-        names=tuple(row[1] for row in rows),
-        colors=tuple(row[2] or defaults[row[0]] for row in rows),
-        ignore_label=ignored[0][0] if ignored else None,
-        ignore_color=ignored[0][2] if ignored else None,
-    )
+    names = [line for line in lines if line]
+    return tuple(Path(name).stem if is_image(name) else name for name in names)
 
 
-def scan_folder(root: str | os.PathLike, *, seed: int = 0) -> FolderSet:
+def class_file(root: str | os.PathLike) -> Path | None:
+    """The class file of a folder, if it has one."""
+    return next((Path(root) / name for name in FILE_NAMES if (Path(root) / name).exists()), None)
+
+
+def folder_classes(root: Path, classes: str | os.PathLike | None = None) -> tuple[str, Classes]:
+    """Name of the data set and its classes.
+
+    Args:
+        root: of the set.
+        classes: a class file or known list to take; None looks in the folder.
+
+    Raises:
+        InputError: the class file can't be used.
+    """
+    name, path = root.resolve().name, class_file(root)
+    if classes is not None:
+        return name, find_classes(classes)
+    if path is not None:
+        found = read_classes(path)
+        return ("camvid" if found.names == CAMVID.names else name), found
+    return ("portrait", PORTRAIT) if is_portrait(root) else (name, TWO_CLASSES)
+
+
+def is_portrait(root: Path) -> bool:
+    """Whether a folder is the portrait set, by its list of sources."""
+    path = root / "sources.csv"
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline().strip() == _PORTRAIT_HEADER
+
+
+def scan_folder(
+    root: str | os.PathLike, *, classes: str | os.PathLike | None = None, seed: int = 0
+) -> FolderSet:
     """Finds pictures, masks, classes and splits of a folder; opens no picture.
+
+    The portrait set and CamVid are known by their files.
 
     Args:
         root: laid out as this module's first lines say.
+        classes: a class file elsewhere, or the name of a known list: binary, portrait, camvid,
+            voc. None takes the folder's own, or black and white.
         seed: of the split, where there are no index files.
 
     Raises:
         InputError: the folder, its pictures, masks or classes are missing or don't match.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder.")
-    images = _stems(root / "images")
-    if not images:
-        raise InputError(f"{root / 'images'}: no pictures in there; put them in as JPEG or PNG.")
-    mask_folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
-    if mask_folder is None:
-        raise InputError(f"{root}: no folder of masks; name it one of {', '.join(MASK_FOLDERS)}.")
-    masks = _stems(mask_folder)
-    class_file = next(
-        (root / n for n in ("classes.csv", "classes.txt") if (root / n).exists()), None
-    )
-    portrait = (root / "sources.csv").exists() and class_file is None
-    if class_file is not None:
-        classes = read_classes(class_file)
-    else:
-        names = ("background", "person" if portrait else "foreground")
-        classes = Classes(names, ((0, 0, 0), (0, 153, 255)))
-    splits = _read_splits(root, images, masks, seed)
+    listing = list_folder(root)
+    if listing.doubles:
+        raise InputError(
+            f"{listing.doubles[0]}: another file has the same name but for its suffix; keep one."
+        )
+    name, found = folder_classes(listing.root, classes)
     return FolderSet(
-        name="portrait" if portrait else root.resolve().name,
-        root=root,
-        classes=classes,
-        splits=splits,
-        images=images,
-        masks=masks,
-        binary=class_file is None,
-        source=f"the folder {root.resolve().name}",
+        name=name,
+        root=listing.root,
+        classes=found,
+        splits=_splits(listing, seed),
+        images=listing.images,
+        masks=listing.masks,
+        binary=found.binary,
+        source=f"the folder {listing.root.resolve().name}",
     )
 
 
-def _stems(folder: Path) -> dict[str, Path]:
-    """Stem -> picture file of a folder, sorted."""
-    if not folder.is_dir():
-        return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if is_image(path)}
-
-
-def _read_splits(root: Path, images, masks, seed: int) -> dict[str, tuple[str, ...]]:
-    splits = {}
-    for split in _INDEX_SPLITS:
-        path = root / f"{split}.txt"
-        if path.exists():
-            ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-            ids = [Path(name).stem if is_image(name) else name for name in ids]
-            lost = [name for name in ids if name not in images or name not in masks]
-            if lost:
-                raise InputError(
-                    f"{path}: {len(lost)} names have no picture or no mask, the first: {lost[0]}."
-                )
-            splits[split] = tuple(ids)
-    if splits:
-        return splits
-    without = [name for name in images if name not in masks]
+def _splits(listing: Listing, seed: int) -> dict[str, tuple[str, ...]]:
+    for split, ids in listing.indices.items():
+        path = listing.index_file(split)
+        lost = [name for name in ids if name not in listing.images or name not in listing.masks]
+        if lost:
+            raise InputError(
+                f"{path}: {len(lost)} names have no picture or no mask, the first: {lost[0]}. "
+                "Add the files, or take the names out."
+            )
+        if not ids:
+            raise InputError(f"{path} is empty; list the IDs of the split, or delete the file.")
+    if listing.indices:
+        return dict(listing.indices)
+    without = [name for name in listing.images if name not in listing.masks]
     if without:
         raise InputError(
-            f"{root}: {len(without)} of {len(images)} pictures have no mask, the first: "
-            f"{images[without[0]].name}. Add the masks, or list the pictures to use in train.txt."
+            f"{listing.root}: {len(without)} of {len(listing.images)} pictures have no mask, the "
+            f"first: {listing.images[without[0]].name}. Add the masks, or list the pictures to "
+            "use in train.txt."
         )
-    ids = sorted(images)
+    return random_splits(sorted(listing.images), seed)
+
+
+def random_splits(ids: list[str], seed: int = 0) -> dict[str, tuple[str, ...]]:
+    """A tenth for validation, the rest for training."""
+    ids = list(ids)
     random.Random(seed).shuffle(ids)
     held = max(1, round(len(ids) * _VAL_SHARE)) if len(ids) > 1 else 0
-    return {"train": tuple(sorted(ids[held:])), "val": tuple(sorted(ids[:held]))}
-
-
-def read_mask(path: str | os.PathLike, classes: Classes, *, binary: bool) -> np.ndarray:
-    """A mask file -> label values, uint8 or uint16 [H, W].
-
-    Palette masks give their indices, grey ones their values, colour ones the class whose colour
-    it is. With `binary`, 255 counts as 1.
-
-    Raises:
-        InputError: unreadable, or a colour that no class has.
-    """
-    image = open_image(path)
-    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.dtype == bool:
-            values = values.astype(np.uint8)
-        if values.dtype not in (np.uint8, np.uint16):
-            if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-                raise InputError(f"{path}: label values must lie in 0..65535.")
-            values = values.astype(np.uint16)
-        if binary and set(np.unique(values)) <= {0, 255}:
-            values = (values > 0).astype(np.uint8)
-        return values
-    return _from_colors(np.asarray(image.convert("RGB")), classes, path)
-
-
-def _from_colors(pixels: np.ndarray, classes: Classes, path) -> np.ndarray:
-    """[H, W, 3] -> label values by colour."""
-    packed = pixels.astype(np.int32) @ np.array([65536, 256, 1])
-    known = [(color, value) for value, color in enumerate(classes.colors)]
-    if classes.ignore_label is not None and classes.ignore_color is not None:
-        known.append((classes.ignore_color, classes.ignore_label))
-    labels = np.full(packed.shape, -1, np.int32)
-    for (red, green, blue), value in known:
-        labels[packed == red * 65536 + green * 256 + blue] = value
-    if (labels < 0).any():
-        y, x = np.argwhere(labels < 0)[0]
-        raise InputError(
-            f"{path}: the colour {tuple(int(c) for c in pixels[y, x])} at row {y}, column {x} is "
-            "no class's; add it to classes.csv or save the mask without smoothing."
-        )
-    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)
-
-
-def value_counts(labels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Pixels by label value, int64 [65536]."""
-    return np.bincount(np.asarray(labels).ravel(), minlength=65536)
+    splits = {"train": tuple(sorted(ids[held:])), "val": tuple(sorted(ids[:held]))}
+    return {split: found for split, found in splits.items() if found}

@@ -49,21 +49,6 @@ class Augment:
             raise InputError(f"style is crop or resized_crop; got {self.style!r}.")
 
 
-def load(folder: str | os.PathLike, split: str) -> tf.data.Dataset:
-    """One ordered pass over a split.
-
-    Yields:
-        {"image": uint8 [H, W, 3], "semantic_label": int32 [H, W], "name": string}, each at its
-        own size.
-
-    Raises:
-        InputError: no such split, or it is incomplete.
-    """
-    shards = [str(path) for path in find_shards(folder, split)]
-    records = tf.data.TFRecordDataset(shards)
-    return records.map(decode_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
 def pipeline(
     folder: str | os.PathLike,
     split: str,
@@ -116,7 +101,8 @@ def pipeline(
         else:
             example = _fitted(example, image_size, ignore_label)
         image = tf.ensure_shape(tf.cast(example[keys.IMAGE], tf.float32), (*image_size, 3))
-        return image, tf.ensure_shape(example[keys.SEMANTIC_LABEL], image_size)
+        label = tf.ensure_shape(example[keys.SEMANTIC_LABEL], image_size)
+        return image, _checked(label, example[keys.NAME], descriptor, ignore_label)
 
     options = dict(num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if training:
@@ -130,6 +116,18 @@ def pipeline(
         records = tf.data.TFRecordDataset(shards)
         batches = records.map(finish, **options).batch(batch_size)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _checked(label, name, descriptor: DatasetDescriptor, padding: int) -> tf.Tensor:
+    """The label; raises if it holds what is no class: nothing out of range reaches a loss."""
+    strange = (label < 0) | (label >= descriptor.num_classes)
+    for ignored in {padding, descriptor.ignore_label} - {None}:
+        strange &= label != ignored
+    right = tf.debugging.Assert(
+        tf.logical_not(tf.reduce_any(strange)), ["label values that no class has in", name]
+    )
+    with tf.control_dependencies([right] if right is not None else []):
+        return tf.identity(label)
 
 
 def _endless(shards: list[str], count: int, seed: int, first: int) -> tf.data.Dataset:

@@ -1,9 +1,11 @@
 """The record schema: the official features, so that existing files work."""
 
+import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -89,12 +91,23 @@ def decode_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
         size = (parsed[keys.RECORD_HEIGHT], parsed[keys.RECORD_WIDTH])
         return tf.reshape(tf.io.decode_raw(encoded, tf.int32), size)
 
-    def png():
-        # 16 bits hold both kinds of label map; 8-bit values come out times 257.
-        values = tf.cast(tf.io.decode_png(encoded, channels=1, dtype=tf.uint8)[..., 0], tf.int32)
-        return values
+    def png(dtype):
+        return tf.cast(tf.io.decode_png(encoded, channels=1, dtype=dtype)[..., 0], tf.int32)
 
-    label = tf.cond(parsed[keys.RECORD_LABEL_FORMAT] == "raw", raw, png)
+    def png_of_its_depth():
+        # A PNG says its depth in this byte. Read as 16 bits, 8-bit values would come out times
+        # 257, and later.
+        deep = tf.strings.substr(encoded, 24, 1) == b"\x10"
+        return tf.cond(deep, lambda: png(tf.uint16), lambda: png(tf.uint8))
+
+    def nothing():
+        return tf.zeros([0, 0], tf.int32)
+
+    label = tf.cond(
+        parsed[keys.RECORD_LABEL_FORMAT] == "raw",
+        raw,
+        lambda: tf.cond(encoded == "", nothing, png_of_its_depth),
+    )
     label.set_shape([None, None])
     return {
         keys.IMAGE: image,
@@ -108,31 +121,50 @@ def shard_path(folder: str | os.PathLike, split: str, index: int, count: int) ->
     return Path(folder) / f"{split}-{index:05d}-of-{count:05d}.tfrecord"
 
 
+class Shard(NamedTuple):
+    """A shard as its name tells it: one of `parts`."""
+
+    part: int
+    parts: int
+    path: Path
+
+
+def list_shards(folder: str | os.PathLike) -> dict[str, list[Shard]]:
+    """Split -> the shards that are there, in order."""
+    found: dict[str, list[Shard]] = {}
+    for path in sorted(Path(folder).glob("*.tfrecord")):
+        match = _SHARD.fullmatch(path.name)
+        if match:
+            shard = Shard(int(match["index"]), int(match["count"]), path)
+            found.setdefault(match["split"], []).append(shard)
+    return found
+
+
+def missing_shards(shards: list[Shard]) -> str:
+    """What is missing of a split's shards, in words; empty if they are whole."""
+    parts = {shard.parts for shard in shards}
+    if len(parts) == 1 and len(shards) == max(parts):
+        return ""
+    return f"{len(shards)} of {max(parts)} shards"
+
+
 def find_shards(folder: str | os.PathLike, split: str) -> list[Path]:
     """The shards of a split, in order.
 
     Raises:
         InputError: there are none, or one of them is missing.
     """
-    folder = Path(folder)
-    found: dict[int, Path] = {}
-    counts, splits = set(), set()
-    for path in sorted(folder.glob("*.tfrecord")):
-        match = _SHARD.fullmatch(path.name)
-        if match:
-            splits.add(match["split"])
-            if match["split"] == split:
-                found[int(match["index"])] = path
-                counts.add(int(match["count"]))
-    if not found:
-        there = f" It has: {', '.join(sorted(splits))}." if splits else ""
+    found = list_shards(folder)
+    if split not in found:
+        there = f" It has: {', '.join(sorted(found))}." if found else ""
         raise InputError(f"{folder}: no records of the split {split!r}.{there}")
-    if len(counts) != 1 or len(found) != max(counts):
+    missing = missing_shards(found[split])
+    if missing:
         raise InputError(
-            f"{folder}: the split {split!r} is incomplete ({len(found)} of {max(counts)} shards). "
+            f"{folder}: the split {split!r} is incomplete ({missing}). "
             "Run the same `deeplab-tf data build` again: it makes only what is missing."
         )
-    return [found[index] for index in sorted(found)]
+    return [shard.path for shard in found[split]]
 
 
 def count_records(path: str | os.PathLike) -> int:
@@ -141,18 +173,28 @@ def count_records(path: str | os.PathLike) -> int:
     Raises:
         InputError: it is cut short or corrupt.
     """
+    return sum(1 for _ in read_records(path))
+
+
+def read_records(path: str | os.PathLike) -> Iterator[bytes]:
+    """Serialised records of one shard.
+
+    Raises:
+        InputError: it is cut short or corrupt, once its good records are read.
+    """
     count = 0
     try:
-        for _ in tf.data.TFRecordDataset(str(path)):
+        for record in tf.data.TFRecordDataset(str(path)):
+            yield record.numpy()
             count += 1
     except tf.errors.OpError as error:
         raise record_error(path, count, error) from None
-    return count
 
 
 def record_error(path: str | os.PathLike, good: int, error: Exception) -> InputError:
     """What to say of a shard that can't be read on."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = reason.rpartition("}} ")[2].partition(" [Op:")[0]  # the place in TensorFlow's graph
     return InputError(
         f"{path}: damaged after {good} good records ({reason}). "
         "Delete it and run the same `deeplab-tf data build` again: it makes only what is missing."
@@ -160,10 +202,24 @@ def record_error(path: str | os.PathLike, good: int, error: Exception) -> InputE
 
 
 def write_records(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-    """Writes serialised records to `path` as it is; callers give a temporary name."""
+    """Writes serialised records to `path` as it is; callers give a temporary name.
+
+    Raises:
+        OSError: the disk is full, or takes no more for another reason; as Python itself would.
+    """
     count = 0
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-            count += 1
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+                count += 1
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, _last_part(error), str(path)) from None
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, _last_part(error), str(path)) from None
     return count
+
+
+def _last_part(error: tf.errors.OpError) -> str:
+    """ "/tmp/x; No space left on device" -> "No space left on device"."""
+    return error.message.rpartition("; ")[2]

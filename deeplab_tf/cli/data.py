@@ -1,34 +1,92 @@
 """`deeplab-tf data`."""
 
+import sys
 from pathlib import Path
 
 import click
 
+# What `train --config` to suggest for records of that name.
+_CONFIGS = {"portrait": "portrait", "camvid": "camvid", "oxford_iiit_pet": "pet"}
+_CLASSES = click.option(
+    "--classes",
+    metavar="FILE|LIST",
+    help="A class file elsewhere, or a known list: binary, portrait, camvid, voc.",
+)
 
-@click.group(short_help="Build and describe records.")
+
+@click.group(short_help="Check a folder of pictures and masks; build, list and show records.")
 def command():
-    """Turn a folder of pictures and masks into records for training."""
+    """Turn a folder of pictures and masks into records for training.
+
+    \b
+    A folder:
+      images/ID.jpg    pictures, JPEG or PNG
+      masks/ID.png     of the same size: class values (0, 1, …), a palette, or colours
+      classes.csv      index,name[,red,green,blue]; not needed for masks of black and white
+      train.txt        an ID a line, as val.txt and test.txt; else every tenth is for validation
+    """
 
 
 @command.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@_CLASSES
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all of it here.")
+def check(target, classes, json_path):
+    """Look through TARGET before training does: a folder of pictures and masks, or of records.
+
+    Opens every file, shows which label values there are and how many pixels they have, and lists
+    all that is wrong, each with its fix: values or colours that no class has, sizes that differ,
+    files that can't be read, classes that never occur, splits that share pictures.
+
+    Exit code 1 if anything is wrong, 2 if there is nothing to check.
+
+    \b
+    Examples:
+      deeplab-tf data check my_pictures
+      deeplab-tf data check records --json report.json
+    """
+    with _quiet():
+        from deeplab_tf.datasets.audit import check as look
+    from deeplab_tf.files import write_json
+
+    report = look(target, classes=classes, quiet=False)
+    _show_report(report)
+    if json_path:
+        write_json(json_path, report.to_json())
+        click.echo(f"wrote {json_path}")
+    if report.problems:
+        sys.exit(1)
+    if report.form == "folder":
+        click.echo(f"next: deeplab-tf data build {target} --out RECORDS")
+
+
+@command.command()
+@click.argument("source")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where records go.")
+@_CLASSES
 @click.option("--records-per-shard", default=512, show_default=True, type=click.IntRange(1))
-def build(folder, out, records_per_shard):
-    """Write the records of FOLDER: images/, masks/ and, for more than two classes, classes.csv.
+def build(source, out, classes, records_per_shard):
+    """Write the records of SOURCE.
+
+    SOURCE is a folder of images/, masks/ and, for more than two classes, classes.csv; or
+    tfds:oxford_iiit_pet, fetched with TensorFlow Datasets; or synthetic, which are drawn shapes.
 
     Every file is checked on the way. After an interruption run the same command again: what is
     whole stays.
 
     \b
-    Example:
+    Examples:
       deeplab-tf data build my_pictures --out records
+      deeplab-tf data build voc --classes voc --out records
+      deeplab-tf data build tfds:oxford_iiit_pet --out pets
     """
-    from deeplab_tf.datasets import build_folder
+    with _quiet():
+        from deeplab_tf.datasets import build_folder
 
-    descriptor = build_folder(folder, out, records_per_shard=records_per_shard)
+    descriptor = build_folder(source, out, classes=classes, records_per_shard=records_per_shard)
     _describe(descriptor)
-    click.echo(f"next: deeplab-tf train --config portrait data={out}")
+    config = _CONFIGS.get(descriptor.name, "portrait" if descriptor.num_classes == 2 else "camvid")
+    click.echo(f"next: deeplab-tf train --config {config} data={out}")
 
 
 @command.command()
@@ -40,9 +98,64 @@ def info(records):
     Example:
       deeplab-tf data info records
     """
-    from deeplab_tf.datasets import DatasetDescriptor
+    with _quiet():
+        from deeplab_tf.datasets import DatasetDescriptor
 
     _describe(DatasetDescriptor.load(records))
+
+
+@command.command()
+@click.argument("target")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.jpg"))
+@click.option("--split", default="train", show_default=True)
+@click.option("--count", default=12, show_default=True, type=click.IntRange(1, 200))
+@click.option("--seed", default=0, show_default=True, help="Another one shows others.")
+@_CLASSES
+def show(target, out, split, count, seed, classes):
+    """Draw samples of TARGET on one page: picture, label in its colours, one over the other.
+
+    TARGET is a folder of pictures and masks, or of records. Have a look before you train.
+
+    \b
+    Examples:
+      deeplab-tf data show records
+      deeplab-tf data show my_pictures --split val --count 30 --out val.png
+    """
+    with _quiet():
+        from deeplab_tf.datasets.sheet import draw_samples
+    from deeplab_tf.pictures import save_image
+
+    sheet = draw_samples(target, split, count=count, seed=seed, classes=classes)
+    save_image(out, sheet.page)
+    for mistake in sheet.mistakes:
+        click.echo(f"left out: {mistake}", err=True)
+    click.echo(f"wrote {out}: {len(sheet.shown)} pictures of {split}")
+
+
+@command.command()
+@click.argument("records", type=click.Path(path_type=Path))
+@click.option("--classes", required=True, metavar="FILE|LIST", help="What label values mean.")
+def describe(records, classes):
+    """Write dataset.json for RECORDS that other code wrote, once they are found good.
+
+    Names and features must be the official ones: train-00000-of-00010.tfrecord, image/encoded,
+    image/segmentation/class/encoded.
+
+    \b
+    Example:
+      deeplab-tf data describe tfrecord --classes voc
+    """
+    with _quiet():
+        from deeplab_tf.datasets.audit_records import describe_records
+
+    _describe(describe_records(records, classes, quiet=False))
+
+
+def _quiet():
+    """TensorFlow logs on being imported, before it knows its log level."""
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    return quiet_stderr()
 
 
 def _describe(descriptor):
@@ -51,3 +164,44 @@ def _describe(descriptor):
     for value, name in enumerate(descriptor.classes):
         share = descriptor.pixel_share[value] if descriptor.pixel_share else 0.0
         click.echo(f"  {value:3d} {name:20s} {share:7.2%} of the training pixels")
+
+
+# Places of one problem that are printed; --json has them all.
+_PLACES = 5
+
+
+def _show_report(report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    splits = ", ".join(f"{name} {count}" for name, count in report.splits.items())
+    click.echo(f"{report.target}: {sum(report.splits.values())} pictures looked at ({splits})")
+    table = Table()
+    table.add_column("value", justify="right")
+    table.add_column("class")
+    for name in ("pixels", "share", "pictures"):
+        table.add_column(name, justify="right")
+    for row in _shortened(report.values):
+        style = "bold red" if row.meaning == "(no class)" or not row.pixels else ""
+        cells = (str(row.value), row.meaning, f"{row.pixels:,}", f"{row.share:.2%}")
+        table.add_row(*map(Text, (*cells, str(row.pictures))), style=style)
+    Console(width=None).print(table)
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    for problem in report.problems:
+        click.echo(f"problem: {len(problem.places)} x {problem.what}")
+        for place in problem.places[:_PLACES]:
+            click.echo(f"  {place}")
+        if len(problem.places) > _PLACES:
+            click.echo(f"  … and {len(problem.places) - _PLACES} more; --json lists all")
+        click.echo(f"  fix: {problem.fix}")
+    count = len(report.problems)
+    click.echo(f"{count} kind{'s' if count > 1 else ''} of problem" if count else "all is well")
+
+
+def _shortened(rows):
+    """Grey levels taken for labels would fill the screen."""
+    strange = [row for row in rows if row.meaning == "(no class)"]
+    hidden = {row.value for row in strange[10:]}
+    return [row for row in rows if row.value not in hidden]
