@@ -7,6 +7,7 @@ name it has there.
 """
 
 import difflib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from deeplab_tf.layers.resize import ResizeLike, scale_dimension
 from deeplab_tf.models.aspp import aspp
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.decoder import decoder_stage
+from deeplab_tf.models.dense_prediction_cell import dense_prediction_cell, read_cell
 
 # ASPP rates by output stride: half the stride, twice the rates (v3, Sec. 3.3).
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
@@ -77,7 +79,8 @@ class DeepLabV3(SegmentationModel):
         aspp_with_squeeze_and_excitation: the image-level feature gates instead.
         image_se_uses_qsigmoid: with the quantisable gate.
         aspp_convs_filters: channels of each branch and of the projection.
-        dense_prediction_cell_config: a searched cell instead of ASPP: a list of its branches.
+        dense_prediction_cell_config: a searched cell instead of ASPP: a list of its branches, or
+            the path of a JSON file with them; see `dense_prediction_cell`.
         logits_kernel_size: of the last convolution.
         decoder_output_stride: strides of the decoder's stages, () for none.
         decoder_use_separable_conv, decoder_use_sum_merge, decoder_filters,
@@ -116,7 +119,7 @@ class DeepLabV3(SegmentationModel):
         aspp_with_squeeze_and_excitation: bool = False,
         image_se_uses_qsigmoid: bool = False,
         aspp_convs_filters: int = 256,
-        dense_prediction_cell_config: Sequence[dict] | None = None,
+        dense_prediction_cell_config: Sequence[dict] | str | os.PathLike | None = None,
         logits_kernel_size: int = 1,
         decoder_output_stride: Sequence[int] = (),
         decoder_use_separable_conv: bool = True,
@@ -144,7 +147,11 @@ class DeepLabV3(SegmentationModel):
             )
         if atrous_rates is None:
             atrous_rates = arguments["atrous_rates"] = ATROUS_RATES[output_stride]
-        activation = "relu6" if use_bounded_activation else "relu"
+        if dense_prediction_cell_config is not None:
+            cell = read_cell(dense_prediction_cell_config)
+            arguments["dense_prediction_cell_config"] = cell
+            if not aspp_with_batch_norm:
+                raise InputError("dense_prediction_cell_config needs aspp_with_batch_norm.")
 
         # --- Encoder ---
         image = keras.Input(tuple(image_shape), name=keys.IMAGE)
@@ -155,33 +162,13 @@ class DeepLabV3(SegmentationModel):
         )
         x = features["res5"]
         endpoints |= {
-            f"stride{stride}": features[key]
-            for stride, key in _LOW_LEVEL.items()
-            if key in features
+            f"stride{n}": features[key] for n, key in _LOW_LEVEL.items() if key in features
         }
         endpoints["backbone"] = x
 
         # --- Head ---
-        window = None
-        if image_pooling_crop_size is not None:
-            height, width = (scale_dimension(n, 1 / output_stride) for n in image_pooling_crop_size)
-            window = (height, width)
         if aspp_with_batch_norm:
-            x = aspp(
-                x,
-                atrous_rates=atrous_rates,
-                filters=aspp_convs_filters,
-                image_pooling=add_image_level_feature,
-                image_pooling_window=window,
-                image_pooling_strides=(image_pooling_stride[0], image_pooling_stride[1]),
-                separable=aspp_with_separable_conv,
-                concat_projection=aspp_with_concat_projection,
-                squeeze_and_excitation=aspp_with_squeeze_and_excitation,
-                gate="q_sigmoid" if image_se_uses_qsigmoid else "sigmoid",
-                activation=activation,
-                dropout_rate=dropout_rate,
-            )
-            endpoints["aspp"] = x
+            x = endpoints["aspp"] = _head(x, arguments)
 
         # --- Decoder: the coarsest stage first ---
         for i, stride in enumerate(sorted(decoder_output_stride, reverse=True)):
@@ -193,7 +180,7 @@ class DeepLabV3(SegmentationModel):
                 separable=decoder_use_separable_conv,
                 sum_merge=decoder_use_sum_merge,
                 output_is_logits=decoder_output_is_logits,
-                activation=activation,
+                activation=_activation(arguments),
                 suffix=f"_{i}" if i else "",
             )
             if not decoder_output_is_logits:
@@ -216,7 +203,7 @@ class DeepLabV3(SegmentationModel):
 
         super().__init__(image, logits, name=name, **kwargs)
         layer_names = {key: _layer_of(tensor) for key, tensor in endpoints.items()}
-        if add_image_level_feature and aspp_with_batch_norm:
+        if "image_pooling.resize" in [layer.name for layer in self.layers]:
             resize = self.get_layer("image_pooling.resize")
             layer_names["image_pooling"] = _layer_of(resize.input[0])
         self._finish(arguments, layer_names)
@@ -255,6 +242,40 @@ def _backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) ->
                 f"it has: {', '.join(record.options) or 'none'}."
             )
     return {option: arguments[option] for option in defaults if option in record.options}
+
+
+def _activation(arguments: dict[str, Any]) -> str:
+    return "relu6" if arguments["use_bounded_activation"] else "relu"
+
+
+def _head(x, arguments: dict[str, Any]):
+    """ASPP, or the cell in its place, from a model's arguments: -> [B, H, W, filters]."""
+    crop, stride = arguments["image_pooling_crop_size"], arguments["output_stride"]
+    shared: dict[str, Any] = dict(
+        filters=arguments["aspp_convs_filters"], dropout_rate=arguments["dropout_rate"]
+    )
+    cell = arguments["dense_prediction_cell_config"]
+    if cell is not None:
+        return dense_prediction_cell(
+            x, cell, output_stride=stride, image_pooling_crop_size=crop, **shared
+        )
+    pooling_strides = arguments["image_pooling_stride"]
+    window = None
+    if crop is not None:
+        window = (scale_dimension(crop[0], 1 / stride), scale_dimension(crop[1], 1 / stride))
+    return aspp(
+        x,
+        atrous_rates=arguments["atrous_rates"],
+        image_pooling=arguments["add_image_level_feature"],
+        image_pooling_window=window,
+        image_pooling_strides=(pooling_strides[0], pooling_strides[1]),
+        separable=arguments["aspp_with_separable_conv"],
+        concat_projection=arguments["aspp_with_concat_projection"],
+        squeeze_and_excitation=arguments["aspp_with_squeeze_and_excitation"],
+        gate="q_sigmoid" if arguments["image_se_uses_qsigmoid"] else "sigmoid",
+        activation=_activation(arguments),
+        **shared,
+    )
 
 
 def _low_level(features: dict, stride: int, backbone: str):
