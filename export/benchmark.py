@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from deeplab_tf.errors import InputError
 from deeplab_tf.export.lite_file import not_a_lite_file, read_lite_file, read_model_bytes
 from deeplab_tf.export.quiet import quiet
+from deeplab_tf.inference.intact import check_intact
 
 
 class LiteModel:
@@ -25,7 +26,8 @@ class LiteModel:
     """
 
     def __init__(self, path: str | os.PathLike, *, threads: int = 1):
-        read_model_bytes(path)
+        check_intact(read_model_bytes(path), str(path))
+        self._path = path
         reason: Exception | None = None
         with quiet() as printed:
             try:
@@ -68,7 +70,10 @@ class LiteModel:
         self._interpreter.set_tensor(
             self._input["index"], np.ascontiguousarray(pixels, self._input["dtype"])
         )
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise not_a_lite_file(self._path, f"LiteRT can't run it ({error})") from None
 
     def _count_partitions(self) -> int:
         # The public interface doesn't tell.
@@ -121,8 +126,8 @@ def measure_lite_file(
     path: str | os.PathLike, *, threads: tuple[int, ...] = (1, 2), seconds: float = 1.0
 ) -> dict:
     """Size, operators and latency of a .tflite file, as JSON scalars and dictionaries."""
-    facts = read_lite_file(path)
     model = LiteModel(path)
+    facts = read_lite_file(path)
     return {
         "size": list(model.size),
         "bytes": facts.size,

@@ -73,8 +73,8 @@ def read_lite_file(path: str | os.PathLike) -> LiteFile:
             inputs=tuple(_tensor(graph, graph.Inputs(i)) for i in range(graph.InputsLength())),
             outputs=tuple(_tensor(graph, graph.Outputs(i)) for i in range(graph.OutputsLength())),
         )
-    except Exception as error:  # the reader follows offsets blindly and may fail anywhere
-        raise not_a_lite_file(path, f"its content can't be read ({error!r})") from None
+    except Exception:  # the reader follows offsets blindly and may fail anywhere
+        raise not_a_lite_file(path, "it is damaged or cut short") from None
 
 
 def read_model_bytes(path: str | os.PathLike) -> bytes:
@@ -85,6 +85,8 @@ def read_model_bytes(path: str | os.PathLike) -> bytes:
         raise InputError(f"{path}: no such file.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a .tflite file.") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it; change that, or copy it.") from None
     if content[4:8] != _IDENTIFIER:
         raise not_a_lite_file(path, "it doesn't begin like one")
     return content

@@ -3,7 +3,7 @@
 Two things are added to the model. A buffer named TFLITE_METADATA says what the tensors mean, in
 the layout of the published `metadata_schema.fbs` and `image_segmenter_metadata_schema.fbs`. And
 the files it names, the list of labels above all, follow the model as an uncompressed zip archive:
-a .tflite file is also a zip file. Our own record of the model travels there too.
+a .tflite file is also a zip file. Our own record of the model travels there too, and a checksum.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from deeplab_tf import __version__, keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.export.flatbuffer import Reader, byte_vector, offset_vector, table
-from deeplab_tf.inference.litert import INFO_FILE
+from deeplab_tf.inference.intact import CHECKSUM_FILE, INFO_FILE, checksum
 from deeplab_tf.models.info import ModelInfo
 
 LABELS_FILE = "labels.txt"
@@ -96,9 +96,14 @@ def add_metadata(
     builder = flatbuffers.Builder(len(model) + len(metadata) + 4096)
     builder.Finish(content.Pack(builder), b"TFL3")
     record = json.dumps(info.to_json(), ensure_ascii=False, indent=1)
+    packed = bytes(builder.Output())
     return _with_files(
-        bytes(builder.Output()),
-        {LABELS_FILE: "".join(f"{label}\n" for label in labels), INFO_FILE: record},
+        packed,
+        {
+            LABELS_FILE: "".join(f"{label}\n" for label in labels),
+            INFO_FILE: record,
+            CHECKSUM_FILE: checksum(packed),
+        },
     )
 
 

@@ -28,7 +28,7 @@ from deeplab_tf.export.signature import (
     probabilities,
 )
 from deeplab_tf.files import read_json
-from deeplab_tf.inference.litert import INFO_FILE
+from deeplab_tf.inference.intact import INFO_FILE
 from deeplab_tf.models.info import ModelInfo
 
 ENCODED = "encoded"

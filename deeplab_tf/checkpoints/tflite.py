@@ -45,10 +45,8 @@ def read_tflite(path: str | os.PathLike) -> dict[str, Convolution]:
         found = _convolutions(data, path)
     except InputError:
         raise
-    except Exception as error:  # the reader follows offsets blindly and may fail anywhere
-        raise InputError(
-            f"{path}: a damaged or cut-off TFLite file ({error!r}); download it again."
-        ) from None
+    except Exception:  # the reader follows offsets blindly and may fail anywhere
+        raise InputError(f"{path}: a damaged or cut-off TFLite file; download it again.") from None
     if not any(scope.startswith("logits/semantic") for scope in found):
         raise InputError(
             f"{path}: its tensors aren't named as in the official DeepLab files, so its weights "

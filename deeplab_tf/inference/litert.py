@@ -14,12 +14,11 @@ import numpy as np
 
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.base import Runner, softmax
+from deeplab_tf.inference.intact import INFO_FILE, check_intact
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import voc_colors
 
 _IDENTIFIER = b"TFL3"
-# Our own record of the model, which an export leaves in the archive behind the file.
-INFO_FILE = "deeplab_tf.json"
 _METADATA = b"TFLITE_METADATA"
 
 
@@ -39,7 +38,7 @@ class LiteRTRunner(Runner):
         pixels: in effect; None for integer pixels.
 
     Raises:
-        InputError: the file is missing or isn't a TFLite segmenter, or LiteRT isn't installed.
+        InputError: the file is missing, damaged or no TFLite segmenter, or LiteRT isn't installed.
     """
 
     def __init__(
@@ -51,6 +50,7 @@ class LiteRTRunner(Runner):
     ):
         self.name = str(path)
         content = _read(Path(path))
+        check_intact(content, self.name)
         self._interpreter = _open(content, self.name, threads or min(4, os.cpu_count() or 1))
         self._input = self._choose_input(self._interpreter.get_input_details())
         self._output = self._choose_output(self._interpreter.get_output_details())
@@ -68,7 +68,10 @@ class LiteRTRunner(Runner):
     def _one(self, image: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 3] -> probabilities float32 [h', w', C]."""
         self._interpreter.set_tensor(self._input["index"], self._as_input(image)[None])
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise _cannot_run(self.name, error) from None
         return self._as_probabilities(self._interpreter.get_tensor(self._output["index"])[0])
 
     def _as_input(self, image: np.ndarray) -> np.ndarray:
@@ -126,6 +129,8 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: no such file.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a .tflite file.") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it; change that, or copy it.") from None
     if content[4:8] != _IDENTIFIER:
         raise InputError(
             f"{path} isn't a TFLite model, whatever its name says; export it with: "
@@ -146,12 +151,16 @@ def _open(content: bytes, name: str, threads: int):
             interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
-        raise InputError(
-            f"{name} can't be run ({reason}); it is damaged or has operators that LiteRT doesn't "
-            "know. Copy or export it again."
-        ) from None
+        raise _cannot_run(name, error) from None
     return interpreter
+
+
+def _cannot_run(name: str, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
+    return InputError(
+        f"{name} can't be run ({reason}); it is damaged or has operators that LiteRT doesn't know. "
+        "Copy or export it again."
+    )
 
 
 @contextlib.contextmanager

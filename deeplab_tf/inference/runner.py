@@ -10,7 +10,8 @@ from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json
 from deeplab_tf.inference.base import Prepared, Runner, prepare, softmax
-from deeplab_tf.inference.litert import INFO_FILE, LiteRTRunner, quiet_stderr
+from deeplab_tf.inference.intact import INFO_FILE
+from deeplab_tf.inference.litert import LiteRTRunner, quiet_stderr
 from deeplab_tf.models.info import ModelInfo
 
 SAVED_MODEL_FILE = "saved_model.pb"

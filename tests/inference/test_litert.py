@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from deeplab_tf.errors import InputError
-from deeplab_tf.inference.litert import INFO_FILE, LiteRTRunner, _normalization
+from deeplab_tf.inference.intact import INFO_FILE
+from deeplab_tf.inference.litert import LiteRTRunner, _normalization
 from deeplab_tf.models.info import ModelInfo
 
 KINDS = ("probabilities", "int8", "signed", "argmax", "logits", "single")

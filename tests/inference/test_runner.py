@@ -9,7 +9,8 @@ import pytest
 import deeplab_tf as dl
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.base import softmax
-from deeplab_tf.inference.litert import INFO_FILE, LiteRTRunner
+from deeplab_tf.inference.intact import INFO_FILE
+from deeplab_tf.inference.litert import LiteRTRunner
 from deeplab_tf.inference.runner import KerasRunner, SavedModelRunner, lite_file_of, load_runner
 from deeplab_tf.models.info import ModelInfo
 
