@@ -19,7 +19,8 @@ from deeplab_tf.export.tflite import convert, find_scheme
 from deeplab_tf.export.verify import verify_lite_file, verify_saved_model
 from deeplab_tf.files import atomic_file, atomic_folder, write_json
 from deeplab_tf.inference.base import prepare
-from deeplab_tf.inference.litert import INFO_FILE
+from deeplab_tf.inference.intact import INFO_FILE
+from deeplab_tf.inference.runner import SAVED_MODEL_FILE
 from deeplab_tf.models.info import ModelInfo
 
 REPORT_FILE = "report.json"
@@ -106,14 +107,8 @@ def export_model(
         threshold=threshold,
         seed=seed,
     )
-    if to == "tflite":
-        result = _write_lite_file(model, request)
-        write_json(report or out.parent / REPORT_FILE, result)
-        return result
-    result = _write_saved_model(model, request)
-    if report:
-        write_json(report, result)
-    return result
+    write = _write_lite_file if to == "tflite" else _write_saved_model
+    return write(model, request, report)
 
 
 def _check_arguments(out: Path, to: str, quantize: str, labels: str, threshold) -> None:
@@ -126,11 +121,25 @@ def _check_arguments(out: Path, to: str, quantize: str, labels: str, threshold) 
     find_scheme(quantize)
     if to == "tflite" and out.suffix != ".tflite":
         raise InputError(f"{out}: the name of a TFLite file ends in .tflite.")
-    if to == "saved_model" and quantize != "float32":
-        raise InputError(f"a SavedModel stays float32; {quantize} is for --to tflite.")
+    if to == "saved_model":
+        if quantize != "float32":
+            raise InputError(f"a SavedModel stays float32; {quantize} is for --to tflite.")
+        _check_folder(out)
 
 
-def _write_lite_file(model: keras.Model, request: _Request) -> dict[str, Any]:
+def _check_folder(out: Path) -> None:
+    """A folder is replaced whole: it must not hold anything but an earlier SavedModel."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder to write.")
+    if any(out.iterdir()) and not (out / SAVED_MODEL_FILE).is_file():
+        raise InputError(f"{out} exists and is no SavedModel; name a new folder to write.")
+
+
+def _write_lite_file(
+    model: keras.Model, request: _Request, report_file: str | os.PathLike | None
+) -> dict[str, Any]:
     scheme = find_scheme(request.quantize)
     size = export_size(model, request.size)
     info = _info_at(_info(model), size)
@@ -157,13 +166,18 @@ def _write_lite_file(model: keras.Model, request: _Request) -> dict[str, Any]:
     )
     with atomic_file(request.out, suffix=".tflite") as temporary:
         temporary.write_bytes(content)
-        return {
+        report = {
             **_about(model, request, found),
             **verify_lite_file(model, temporary, found.check, threshold=request.threshold),
         }
+        # Before the file has its name: what has no report isn't verified.
+        write_json(report_file or request.out.parent / REPORT_FILE, report)
+    return report
 
 
-def _write_saved_model(model: keras.Model, request: _Request) -> dict[str, Any]:
+def _write_saved_model(
+    model: keras.Model, request: _Request, report_file: str | os.PathLike | None
+) -> dict[str, Any]:
     info = _info(model)
     if request.size is not None:
         info = _info_at(info, export_size(model, request.size))
@@ -184,7 +198,9 @@ def _write_saved_model(model: keras.Model, request: _Request) -> dict[str, Any]:
             ),
         }
         write_json(temporary / REPORT_FILE, report)
-        return report
+        if report_file:
+            write_json(report_file, report)
+    return report
 
 
 def _info(model: keras.Model) -> ModelInfo:

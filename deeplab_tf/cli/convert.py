@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
 
@@ -62,8 +63,14 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from deeplab_tf.inference.intact import check_intact
     from deeplab_tf.inference.litert import quiet_stderr
+    from deeplab_tf.inference.runner import is_lite_file
 
+    check_place(out)
+    if checkpoint.is_file() and is_lite_file(checkpoint):
+        # Its own answer is asked for later, and a damaged file could take the process down.
+        check_intact(checkpoint.read_bytes(), str(checkpoint))
     with quiet_stderr():  # TensorFlow, as it starts
         from deeplab_tf.checkpoints.convert import AnswerDiffersError, convert
 

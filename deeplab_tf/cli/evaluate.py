@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
 
@@ -41,8 +42,10 @@ def command(model, data, split, out, limit, no_boundary):
     """
     from deeplab_tf.inference.litert import quiet_stderr
 
-    if out and out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder for the report.")
+    if out:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; name a folder for the report.")
+        check_place(out)
     with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
         from deeplab_tf.training.evaluate import evaluate
         from deeplab_tf.training.report import PAGE_FILE, write_report

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.places import check_place
+from deeplab_tf.errors import InputError
+
 QUANTIZE = ("float32", "float16", "dynamic", "int8", "int16x8", "qat")
 
 
@@ -18,7 +21,9 @@ class Size(click.ParamType):
             return value
         sides = str(value).lower().split("x")
         if len(sides) > 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-            self.fail(f"{value!r} is neither a side, like 256, nor HEIGHTxWIDTH, like 144x256.")
+            raise InputError(
+                f"--size {value} is neither a side, like 256, nor HEIGHTxWIDTH, like 144x256."
+            )
         return int(sides[0]), int(sides[-1])
 
 
@@ -65,6 +70,9 @@ def command(preset, to, quantize, size, out, calibration, labels, threshold, rep
     """
     from deeplab_tf.inference.litert import quiet_stderr
 
+    for place in (out, report):
+        if place:
+            check_place(place)
     with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
         from deeplab_tf.export import VerificationError, export_model
         from deeplab_tf.models.presets import from_preset

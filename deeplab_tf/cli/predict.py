@@ -1,11 +1,13 @@
 """`deeplab-tf predict`."""
 
 import glob
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
 
@@ -58,6 +60,9 @@ def command(pictures, model, tflite, fast, out, what, classes):
         click.echo(f"error: {mistake}", err=True)
     done = 0
     if jobs:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out} is a file; name a folder for the results.")
+        check_place(out)
         runner = _runner(model, tflite, fast)
         done = _segment_all(runner, jobs, wanted, _listed(classes))
     failed = len(mistakes) + len(jobs) - done
@@ -75,13 +80,13 @@ def _listed(text: str | None) -> list[str] | None:
 def _runner(model: str | None, tflite: str | None, fast: bool):
     from deeplab_tf.inference.runner import lite_file_of, load_runner
 
-    if model and tflite:
+    if model is not None and tflite:
         raise InputError("give either --model or --tflite.")
     if tflite:
         from deeplab_tf.inference.litert import LiteRTRunner
 
         return LiteRTRunner(tflite)
-    model = model or "portrait"
+    model = "portrait" if model is None else model
     if fast and not model.endswith(".tflite"):
         lite = lite_file_of(model)
         if lite is None:
@@ -172,7 +177,8 @@ def _progress(total: int):
     """A context that yields a function to call after each picture; a bar if there are many."""
     import contextlib
 
-    if total < 2:
+    # Where nobody watches, a bar would leave an empty line among the errors.
+    if total < 2 or not sys.stderr.isatty():
         return contextlib.nullcontext(lambda: None)
 
     @contextlib.contextmanager

@@ -85,7 +85,10 @@ def test_too_little_agreement_is_exit_code_one_and_keeps_the_file(
         (("--quantize", "int8"), "error: integer quantisation measures value ranges"),
         (("--quantize", "qat"), "error: qat needs a model that was trained"),
         (("--quantize", "int8", "--calibration", "nowhere"), "error: nowhere: no such folder"),
-        (("--size", "12by14"), "neither a side"),
+        (("--size", "12by14"), "error: --size 12by14 is neither a side"),
+        (("--size", "0"), "error: --size 0 is neither a side"),
+        (("--size=-1",), "error: --size -1 is neither a side"),
+        (("--size", "0x64"), "error: --size 0x64 is neither a side"),
         (("--threshold", "2"), "not in the range"),
     ],
 )
@@ -94,6 +97,22 @@ def test_mistakes_are_exit_code_two_and_one_line(preset, tmp_path, arguments, re
     assert result.exit_code == 2
     assert reason in result.output and "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_saved_model_is_never_replaced(preset, tmp_path):
+    photo = tmp_path / "album" / "images" / "only_copy.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"dear")
+    result = run("export", "--model", preset, "--to", "saved_model", "--out", tmp_path / "album")
+    assert result.exit_code == 2 and "album exists and is no SavedModel" in result.stderr
+    assert photo.read_bytes() == b"dear"
+
+
+def test_without_a_report_the_file_gets_no_name(preset, tmp_path):
+    (tmp_path / "report.json").mkdir()
+    result = run("export", "--model", preset, "--out", tmp_path / "a.tflite")
+    assert result.exit_code == 2 and "report.json is a folder" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_an_unknown_model_is_named(tmp_path):

@@ -121,6 +121,7 @@ def test_with_bad_pictures_only_the_exit_code_is_two(predict, tmp_path):
         (["--what", "masks"], "there are mask, overlay, cutout, blur"),
         (["--classes", "tree"], "no class 'tree'"),
         (["--model", "portrait"], "either --model or --tflite"),
+        (["--model", ""], "either --model or --tflite"),
     ],
 )
 def test_options_that_make_no_sense_end_with_two(predict, photo, arguments, reason):
