@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -63,13 +64,15 @@ def evaluate(
     tally = _Tally(examples, runner, boundary=boundary, worst=worst)
     for batch in _batches(_bar(examples, limit, progress), batch_size):
         tally.update(batch)
+    tally.compare_count(limit)
     return tally.finish(time.perf_counter() - started)
 
 
 def _bar(examples: Examples, limit: int | None, progress: bool) -> Iterator:
     total = min(examples.count, limit or examples.count)
-    stream = itertools.islice(examples, total)
-    if not progress:
+    stream = itertools.islice(examples, limit)
+    # Where nobody watches, a bar would leave an empty line among the errors.
+    if not progress or not sys.stderr.isatty():
         return stream
     from rich.console import Console
     from rich.progress import track
@@ -135,6 +138,8 @@ class _Tally:
         score = _picture_score(name, single)
         self._pictures.append(score)
         rank = score.mean_iou if score.foreground_iou is None else score.foreground_iou
+        if not single.matrix.sum():  # all of it is the ignored value: neither good nor bad
+            return
         if not self._keep or (len(self._worst) == self._keep and -rank <= self._worst[0][0]):
             return
         shown = WorstPicture(score, *self._thumbnails(image, label, prediction))
@@ -154,10 +159,24 @@ class _Tally:
             result.append((0.35 * small + 0.65 * shown).astype(np.uint8))
         return result
 
+    def compare_count(self, limit: int | None) -> None:
+        """Refuses a split that is shorter than listed: a shard may end where a record ends."""
+        listed, found = self._examples.count, len(self._pictures)
+        if found < min(listed, limit or listed):
+            raise InputError(
+                f"{self._examples.name}: {found} pictures in {self._examples.split!r}, though "
+                f"{listed} are listed. A file is cut short: copy it or build the records again."
+            )
+        if found > listed:
+            self._notes.append(f"only {listed} pictures are listed, but {found} were found")
+
     def finish(self, seconds: float) -> Scores:
         """The scores of all that was added."""
         if not self._pictures:
-            raise InputError(f"{self._examples.name}: no pictures in {self._examples.split!r}.")
+            raise InputError(
+                f"{self._examples.name}: no pictures in {self._examples.split!r}; name another "
+                "split that has some."
+            )
         total, near = self._total, self._boundary
         classes = tuple(
             ClassScore(
@@ -208,19 +227,30 @@ def match_classes(
     moved = [name for name in theirs if name in mine and mine.index(name) != theirs.index(name)]
     if count == len(wanted) and not moved:
         others = mine != theirs and len(mine) == count
+        # Black and white masks have no names of their own.
+        if others and not {*mine} & {*theirs} and theirs != ["background", "foreground"]:
+            raise _differ(names, count, wanted)
         note = f"classes were taken in order, though the model calls them {', '.join(names)}"
         return np.arange(count, dtype=dtype), note if others else ""
     lost = [name for name in theirs if name not in mine and name != "background"]
     if lost or (theirs[0] != "background" and len(mine) != len(theirs)):
-        raise InputError(
-            f"the model has {count} classes ({', '.join(names[:6]) or 'without names'}), the data "
-            f"has {len(wanted)} ({', '.join(wanted[:6])}), and their names don't match."
-        )
+        raise _differ(names, count, wanted)
     values = [theirs.index(name) if name in theirs else 0 for name in mine]
     values += [0] * (count - len(values))
     return (
         np.array(values, dtype),
         "classes were matched by name; the model's others count as background",
+    )
+
+
+def _differ(names: tuple[str, ...], count: int, wanted: tuple[str, ...]) -> InputError:
+    def listed(some):
+        return ", ".join(some[:6]) + (", …" if len(some) > 6 else "") if some else "without names"
+
+    return InputError(
+        f"the model has {count} classes ({listed(names)}), the data has {len(wanted)} "
+        f"({listed(wanted)}), and their names don't match. Evaluate on data of the model's "
+        "classes, or train or convert a model for these."
     )
 
 

@@ -57,8 +57,8 @@ def _overall(confusion, labelled, predicted, names, picture_count) -> list[str]:
 
 def _never_predicted(labelled, predicted, names) -> list[str]:
     return [
-        f"{name}: {share:.1%} of the pixels, never predicted. Rare classes need class weights or "
-        "hard pixels only (loss.class_weights, loss.top_k_percent_pixels)."
+        f"{name}: {_percent(share)} of the pixels, never predicted. Rare classes need class "
+        "weights or hard pixels only (loss.class_weights, loss.top_k_percent_pixels)."
         for name, share, seen in zip(names, labelled, predicted, strict=True)
         if share > 0 and seen == 0
     ]
@@ -66,8 +66,8 @@ def _never_predicted(labelled, predicted, names) -> list[str]:
 
 def _not_in_the_data(labelled, predicted, names) -> list[str]:
     found = [
-        f"{name}: not in the labels of this split, but predicted for {seen:.1%} of the pixels; it "
-        "counts as 0 in the mean."
+        f"{name}: not in the labels of this split, but predicted for {_percent(seen)} of the "
+        "pixels; it counts as 0 in the mean."
         for name, share, seen in zip(names, labelled, predicted, strict=True)
         if share == 0 and seen > 0
     ]
@@ -97,3 +97,8 @@ def _out_of_proportion(labelled, predicted, names) -> list[str]:
                 f"labelled ({share:.1%})."
             )
     return found
+
+
+def _percent(share: float) -> str:
+    """0.003 -> "0.3%"; never "0.0%", which would say that there is nothing."""
+    return f"{share:.1%}" if share >= 0.0005 else "less than 0.1%"

@@ -21,16 +21,23 @@ WORST_FILE = "worst.png"
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2026; background: #fafaf8;
-       max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; } td, th { padding: .25rem .8rem; text-align: right;
-       border-bottom: 1px solid #dddcd6; } td:first-child, th:first-child { text-align: left; }
+       max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; }
+td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #dddcd6; }
+td:first-child, th:first-child { text-align: left; padding-left: 0; }
+.name { display: flex; align-items: center; }
 .warn { background: #fff3d6; border-left: 4px solid #d99a00; padding: .4rem .8rem;
         margin: .4rem 0; }
-.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .5em;
-          border: 1px solid #0003; }
-.row { display: flex; gap: .6rem; flex-wrap: wrap; margin: .3rem 0 1.2rem; }
-.row img { max-width: 32%; height: auto; } .faint { color: #68707a; }
+.swatch { flex: none; width: .8em; height: .8em; margin-right: .5em; border: 1px solid #0003; }
+.row { display: grid; grid-template-columns: repeat(3, minmax(0, 20rem)); gap: .5rem;
+       margin: .3rem 0 1.2rem; }
+.row img { width: 100%; height: auto; } .faint { color: #68707a; }
+.of { overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; } td, th { padding: .25rem .4rem; font-size: .9em; }
+  .row { gap: .25rem; }
+}
 """
 
 
@@ -98,6 +105,8 @@ def page(scores: Scores) -> str:
         facts.append(f"{name} IoU, mean over pictures {scores.foreground_iou:.4f}")
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
+        # Without it a phone would show the page as on a desk, too small to read.
+        '<meta name=viewport content="width=device-width, initial-scale=1">',
         f"<title>{_text(scores.model)}</title><style>{_STYLE}</style>",
         f"<h1>{_text(scores.model)}</h1>",
         f"<p class=faint>{_text(scores.data)}, {_text(scores.split)}: "
@@ -109,7 +118,8 @@ def page(scores: Scores) -> str:
         _class_table(scores),
     ]
     if scores.foreground_iou_by_source:
-        parts.append("<h2>Mean over pictures, by source</h2><table>")
+        name = _text(scores.classes[1].name)
+        parts.append(f"<h2>{name} IoU by source, mean over pictures</h2><table>")
         for source, iou in scores.foreground_iou_by_source.items():
             parts.append(f"<tr><td>{_text(source)}<td>{iou:.4f}")
         parts.append("</table>")
@@ -117,26 +127,33 @@ def page(scores: Scores) -> str:
         parts.append("<h2>Worst pictures: photo, label, prediction</h2>")
     for shown in scores.worst:
         images = "".join(
-            f'<img alt="" src="{_inline(array)}">'
-            for array in (shown.image, shown.label, shown.prediction)
+            f'<img alt="{what}" title="{what}" src="{_inline(array)}">'
+            for what, array in (
+                ("photo", shown.image),
+                ("label", shown.label),
+                ("prediction", shown.prediction),
+            )
         )
         parts.append(
-            f"<div>{_text(shown.score.name)} <span class=faint>{_rank(shown)}</span></div>"
+            f"<div class=of>{_text(shown.score.name)} <span class=faint>{_rank(shown)}</span></div>"
         )
         parts.append(f"<div class=row>{images}</div>")
     return "\n".join(parts) + "\n"
 
 
 def _class_table(scores: Scores) -> str:
-    rows = ["<table><tr><th>class<th>IoU<th>boundary IoU<th>of the labels<th>of the predictions"]
+    rows = [
+        "<div class=scroll><table>",
+        "<tr><th>class<th>IoU<th>boundary IoU<th>of the labels<th>of the predictions",
+    ]
     for score in scores.classes:
         swatch = f'<span class=swatch style="background:rgb{tuple(score.color)}"></span>'
         rows.append(
-            f"<tr><td>{swatch}{_text(score.name)}<td>{shown_iou(score.iou)}"
+            f"<tr><td><div class=name>{swatch}{_text(score.name)}</div><td>{shown_iou(score.iou)}"
             f"<td>{shown_iou(score.boundary_iou)}<td>{score.pixel_share:.2%}"
             f"<td>{score.predicted_share:.2%}"
         )
-    return "\n".join([*rows, "</table>"])
+    return "\n".join([*rows, "</table></div>"])
 
 
 def shown_iou(value: float | None) -> str:

@@ -92,9 +92,14 @@ class Scores:
     seconds: float
 
     @property
+    def classes_in_mean(self) -> int:
+        """How many classes are labelled or predicted: the mean is over these."""
+        return int(((self.confusion.sum(0) + self.confusion.sum(1)) > 0).sum())
+
+    @property
     def mean_iou_text(self) -> str:
         """Mean IoU in words: says over how many classes where some aren't there."""
-        present = int(((self.confusion.sum(0) + self.confusion.sum(1)) > 0).sum())
+        present = self.classes_in_mean
         over = "" if present == len(self.classes) else f" over {present} of {len(self.classes)}"
         return f"mean IoU{over + ' classes' if over else ''} {self.mean_iou:.4f}"
 
@@ -107,6 +112,7 @@ class Scores:
         }
         return {
             **value,
+            "classes_in_mean": self.classes_in_mean,
             "picture_count": len(self.pictures),
             "classes": [dataclasses.asdict(score) for score in self.classes],
             "confusion": self.confusion.tolist(),

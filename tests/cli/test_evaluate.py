@@ -1,6 +1,8 @@
 """`deeplab-tf evaluate` prints a table and warnings, and writes a report when asked."""
 
 import json
+import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -80,3 +82,99 @@ def test_mistakes_end_with_two_and_a_line(red_lite_files, people, option, value,
     result = run(*(part for pair in arguments.items() for part in pair))
     assert result.exit_code == 2 and reason in result.stderr
     assert len(result.stderr.splitlines()) <= 2
+
+
+def damaged(records, target, change):
+    """A copy of records whose only validation shard has been changed."""
+    shutil.copytree(records, target)
+    (shard,) = target.glob("val-*.tfrecord")
+    shard.write_bytes(change(shard.read_bytes()))
+    return target, shard
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-3],
+        lambda data: data[: len(data) // 3],
+        lambda data: data[:400] + bytes([data[400] ^ 255]) + data[401:],
+    ],
+    ids=["end", "third", "byte"],
+)
+def test_a_damaged_shard_is_named_and_the_earlier_report_stays(
+    red_lite_files, drawn_records, tmp_path, change
+):
+    records, shard = damaged(drawn_records, tmp_path / "records", change)
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "report.json").write_text("old")
+    model = three_colours(red_lite_files, tmp_path)
+    result = run("--model", model, "--data", records, "--out", tmp_path / "scores")
+    assert result.exit_code == 2, result.output
+    assert f"error: {shard}: damaged after" in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert (tmp_path / "scores" / "report.json").read_text() == "old"
+
+
+def test_a_record_that_holds_no_picture_is_an_error_in_words(
+    red_lite_files, drawn_records, tmp_path
+):
+    import tensorflow as tf
+
+    records, shard = damaged(drawn_records, tmp_path / "records", lambda data: data)
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        writer.write(b"something else")
+    result = run("--model", three_colours(red_lite_files, tmp_path), "--data", records)
+    assert result.exit_code == 2, result.output
+    assert "records: a record of 'val' can't be read" in result.stderr
+    assert "node" not in result.stderr and len(result.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(("listed", "limit"), [(40, ()), (40, ("--limit", 30)), (5, ())])
+def test_fewer_records_than_listed_are_an_error(
+    red_lite_files, drawn_records, tmp_path, listed, limit
+):
+    # Four are there. A shard that is cut off between two records reads without a complaint.
+    records = listing(drawn_records, tmp_path / "records", listed)
+    model = three_colours(red_lite_files, tmp_path)
+    result = run("--model", model, "--data", records, *limit)
+    assert result.exit_code == 2
+    assert f"records: 4 pictures in 'val', though {listed} are listed" in result.stderr
+    assert run("--model", model, "--data", records, "--limit", 4).exit_code == 0
+
+
+def test_all_records_count_even_if_fewer_are_listed(red_lite_files, drawn_records, tmp_path):
+    records = listing(drawn_records, tmp_path / "records", 3)
+    result = run("--model", three_colours(red_lite_files, tmp_path), "--data", records)
+    assert result.exit_code == 0 and "4 pictures in" in result.output
+    assert "note: only 3 pictures are listed, but 4 were found" in result.output
+
+
+def listing(records, target, count):
+    """A copy of records that says to have so many validation pictures."""
+    shutil.copytree(records, target)
+    content = json.loads((target / "dataset.json").read_text())
+    content["splits"]["val"] = count
+    (target / "dataset.json").write_text(json.dumps(content))
+    return target
+
+
+def three_colours(red_lite_files, tmp_path):
+    """The red-finding file with the names of the drawn records' classes."""
+    path = tmp_path / "red.tflite"
+    path.write_bytes(red_lite_files["argmax"].read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "ground\ndisc\nbar\n")
+    return path
+
+
+def test_other_classes_than_the_models_end_with_two_and_a_line(
+    red_lite_files, drawn_records, tmp_path
+):
+    path = tmp_path / "red.tflite"
+    path.write_bytes(red_lite_files["int8"].read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "background\nperson\n")
+    result = run("--model", path, "--data", drawn_records)
+    assert result.exit_code == 2
+    assert "2 classes (background, person), the data has 3 (ground, disc, bar)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -103,6 +103,14 @@ def test_scores_are_those_of_a_plain_calculation(three_classes):
     assert len(scores.pictures) == 6 and scores.foreground_iou is None
 
 
+def test_a_picture_without_any_label_is_not_among_the_worst(three_classes):
+    label = np.full((40, 50), 255, np.uint8)
+    write(three_classes, "p0", picture(label), label)
+    scores = evaluate(ByColour(), three_classes)
+    assert len(scores.pictures) == 6 and len(scores.worst) == 5
+    assert "p0.png" not in [shown.score.name for shown in scores.worst]
+
+
 def test_boundary_iou_is_stricter_and_can_be_left_out(three_classes):
     scores = evaluate(ByColour(), three_classes)
     assert 0 < scores.mean_boundary_iou < scores.mean_iou
@@ -199,7 +207,8 @@ def test_a_model_of_more_classes_is_matched_by_name(people):
     [
         (("a", "b"), 2, ("a", "b"), [0, 1]),
         (("b", "a"), 2, ("a", "b"), [1, 0]),
-        (("x", "y"), 2, ("a", "b"), [0, 1]),
+        (("a", "y"), 2, ("a", "b"), [0, 1]),
+        (("sky", "cloud"), 2, ("background", "foreground"), [0, 1]),
         ((), 2, ("a", "b"), [0, 1]),
         (("background", "cat", "person"), 3, ("background", "person"), [0, 0, 1]),
         (("background", "person"), 3, ("background", "person"), [0, 1, 0]),
@@ -223,6 +232,7 @@ def test_classes_of_other_names_are_taken_in_order_and_it_is_said():
         (("background", "cat", "dog"), 3, ("background", "person")),
         (("road", "sky", "car"), 3, ("road", "car")),
         (("person", "background"), 2, ("background", "foreground")),
+        (("cat", "dog"), 2, ("road", "sky")),
     ],
 )
 def test_classes_that_do_not_match_are_an_error(names, count, wanted):
@@ -249,6 +259,7 @@ def test_mistakes_in_the_data_are_named(three_classes, tmp_path):
     ("confusion", "expected"),
     [
         ([[970, 0, 0], [10, 0, 0], [10, 0, 10]], "class 1 (b): 1.0% of the pixels, never"),
+        ([[99990, 0, 0], [9, 1, 0], [3, 0, 0]], "class 2 (c): less than 0.1% of the pixels, never"),
         ([[500, 20, 0], [20, 460, 0], [0, 0, 0]], "class 2 (c): neither labelled nor predicted"),
         ([[500, 20, 9], [20, 451, 0], [0, 0, 0]], "class 2 (c): not in the labels"),
         ([[400, 300, 0], [0, 100, 0], [0, 0, 200]], "class 1 (b): predicted for 40.0%"),
@@ -278,12 +289,14 @@ def test_a_report_holds_the_numbers_and_the_pictures(three_classes, tmp_path):
     assert value["mean_iou"] == scores.mean_iou and value["picture_count"] == 6
     assert value["classes"][1]["iou"] == scores.classes[1].iou
     assert [*value["classes"][0]][:2] == ["name", "color"] and value["warnings"]
-    assert value["confusion"] == scores.confusion.tolist()
+    assert value["confusion"] == scores.confusion.tolist() and value["classes_in_mean"] == 3
     rows = [*csv.DictReader((tmp_path / "out" / "pictures.csv").open())]
     assert [row["name"] for row in rows] == [score.name for score in scores.pictures]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 9
     assert "http" not in page and "only 6 pictures" in page and f"{scores.mean_iou:.4f}" in page
+    assert all(page.count(f'alt="{what}"') == 3 for what in ("photo", "label", "prediction"))
+    assert "<meta name=viewport" in page  # or a phone shows it as on a desk
     assert Image.open(tmp_path / "out" / "worst.png").width > 3 * 240
 
 
