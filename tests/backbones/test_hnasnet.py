@@ -7,6 +7,7 @@ import pytest
 import deeplab_tf as dl
 from deeplab_tf.backbones.hnasnet import nas_hnasnet
 from deeplab_tf.backbones.pnasnet import nas_pnasnet
+from deeplab_tf.models.macs import parameters
 
 FEW = 2
 
@@ -77,6 +78,20 @@ def test_the_cells_do_not_change_with_the_stride_of_the_head():
     assert answers[0].shape == (1, 5, 5, 10 * FEW)
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])
+
+
+@pytest.mark.parametrize(("filters", "published"), [(20, "10.15"), (48, "44.42")])
+def test_parameters_are_the_published_millions(filters, published):
+    """Table 2 of the paper; its ASPP and decoder have plain convolutions."""
+    model = dl.DeepLabV3Plus(
+        19,
+        "nas_hnasnet",
+        output_stride=8,
+        nas_architecture_options={"nas_stem_output_num_conv_filters": filters},
+        aspp_with_separable_conv=False,
+        decoder_use_separable_conv=False,
+    )
+    assert f"{parameters(model) / 1e6:.2f}" == published
 
 
 OPERATIONS = [

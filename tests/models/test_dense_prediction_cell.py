@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import deeplab_tf as dl
 from deeplab_tf.models.dense_prediction_cell import DPC_CITYSCAPES, GridPooling, read_cell
+from deeplab_tf.models.macs import count
 
 POOLED = [
     {"op": "conv", "kernel": 1, "input": -1},
@@ -21,6 +22,11 @@ POOLED = [
 def _model(cell, **options):
     options = {"depth_multiplier": 0.1, "aspp_convs_filters": 8, **options}
     return dl.DeepLabV3(3, dense_prediction_cell_config=cell, **options)
+
+
+def test_multiply_adds_are_the_published_ones():
+    model = dl.DeepLabV3Plus(19, "xception_71", dense_prediction_cell_config=DPC_CITYSCAPES)
+    assert count(model, (1025, 2049)).multiply_adds == pytest.approx(502.1e9, rel=1e-3)
 
 
 def test_branches_read_what_the_json_says():
