@@ -127,13 +127,13 @@ def open_tfds(name: str) -> TfdsSet:
         raise InputError(f"tfds:{name}: unknown here; there are {', '.join(ADAPTERS)}.")
     try:
         import tensorflow_datasets as tfds
-    except ImportError as error:
+
+        builder = tfds.builder(name)
+        builder.download_and_prepare()
+    except ImportError as error:  # also of what it imports only when it downloads
         raise InputError(
             f'tfds:{name} needs TensorFlow Datasets ({error}): pip install "deeplab-tf[tfds]"'
         ) from None
-    try:
-        builder = tfds.builder(name)
-        builder.download_and_prepare()
     except Exception as error:  # as many kinds as there are ways to fetch something
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__

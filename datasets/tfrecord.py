@@ -205,7 +205,8 @@ def write_records(path: str | os.PathLike, records: Iterable[bytes]) -> int:
     """Writes serialised records to `path` as it is; callers give a temporary name.
 
     Raises:
-        OSError: the disk is full, or takes no more for another reason; as Python itself would.
+        OSError: the disk is full, as Python itself would say it.
+        InputError: no more can be written for another reason.
     """
     count = 0
     try:
@@ -213,13 +214,12 @@ def write_records(path: str | os.PathLike, records: Iterable[bytes]) -> int:
             for record in records:
                 writer.write(record)
                 count += 1
-    except tf.errors.ResourceExhaustedError as error:
-        raise OSError(errno.ENOSPC, _last_part(error), str(path)) from None
+    except tf.errors.ResourceExhaustedError:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
     except tf.errors.OpError as error:
-        raise OSError(errno.EIO, _last_part(error), str(path)) from None
+        reason = error.message.rpartition("; ")[2]  # the path goes before
+        raise InputError(
+            f"{Path(path).parent}: no more can be written there ({reason}). "
+            "Free some space or choose another folder, and run the command again."
+        ) from None
     return count
-
-
-def _last_part(error: tf.errors.OpError) -> str:
-    """ "/tmp/x; No space left on device" -> "No space left on device"."""
-    return error.message.rpartition("; ")[2]
