@@ -14,7 +14,7 @@ import numpy as np
 from deeplab_tf.datasets.descriptors import FILE_NAME, DatasetDescriptor
 from deeplab_tf.datasets.encode import encode_item
 from deeplab_tf.datasets.masks import VALUES, one_class_text
-from deeplab_tf.datasets.named import open_source
+from deeplab_tf.datasets.named import is_named, open_source
 from deeplab_tf.datasets.parallel import WORKERS, map_ahead
 from deeplab_tf.datasets.progress import bar
 from deeplab_tf.datasets.source import Item, Source, part_size
@@ -26,6 +26,10 @@ _STATE = ".build.json"
 # Where a build goes that replaces finished records of other inputs, until it is finished too.
 _NEXT = ".next"
 _RECORDS_PER_SHARD = 512
+
+
+class _ItemError(InputError):
+    """Something is wrong with a picture or its label, and maybe with others."""
 
 
 class _Shard(NamedTuple):
@@ -62,7 +66,12 @@ def build_folder(
         InputError: something is wrong with a file, or the disk is full; what is good stays.
     """
     source = open_source(root, classes=classes)
-    return build(source, out, records_per_shard=records_per_shard, quiet=quiet)
+    try:
+        return build(source, out, records_per_shard=records_per_shard, quiet=quiet)
+    except _ItemError as error:
+        if is_named(root):
+            raise
+        raise InputError(f"{error} To see all there is: deeplab-tf data check {root}") from None
 
 
 def build(
@@ -113,15 +122,19 @@ def build(
     descriptor = _describe(source, state.train_counts())
     if folder != out:
         _replace(out, folder)
+    shutil.rmtree(out / _NEXT, ignore_errors=True)
     descriptor.save(out)
     return descriptor
 
 
 def _encode(pool, items: Iterable[Item], source: Source, counts: np.ndarray) -> Iterator[bytes]:
     """Records in order; adds their label values up in `counts`."""
-    for record, found in map_ahead(pool, lambda item: encode_item(item, source.classes), items):
-        counts += found
-        yield record
+    try:
+        for record, found in map_ahead(pool, lambda i: encode_item(i, source.classes), items):
+            counts += found
+            yield record
+    except InputError as error:
+        raise _ItemError(str(error)) from None
 
 
 def _ticking(values: Iterable, tick) -> Iterator:

@@ -15,7 +15,11 @@ def bar(title: str, quiet: bool = False) -> Iterator[Advance]:
     """Yields a function that moves a bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), disable=quiet, console=console) as progress:
+    quiet = quiet or not console.is_terminal
+    # Gone when done: what follows may be an error, which stands alone.
+    with Progress(
+        *columns, TimeRemainingColumn(), disable=quiet, console=console, transient=True
+    ) as progress:
         task = progress.add_task(title, total=None)
 
         def advance(count: int, total: int) -> None:

@@ -123,6 +123,7 @@ def test_a_broken_picture_names_the_file(folder, tmp_path, what):
     with pytest.raises(InputError) as error:
         built(folder, tmp_path / "out")
     assert reason in str(error.value) and str(folder.root) in str(error.value)
+    assert str(error.value).endswith(f"To see all there is: deeplab-tf data check {folder.root}")
     assert [path for path in (tmp_path / "out").glob("*") if path.suffix != ".json"] == []
 
 
