@@ -5,6 +5,9 @@ from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.places import check_place
+from deeplab_tf.errors import InputError
+
 # What `train --config` to suggest for records of that name.
 _CONFIGS = {"portrait": "portrait", "camvid": "camvid", "oxford_iiit_pet": "pet"}
 _CLASSES = click.option(
@@ -27,7 +30,7 @@ def command():
     """
 
 
-@command.command()
+@command.command(short_help="List all that is wrong with pictures, masks or records.")
 @click.argument("target", type=click.Path(path_type=Path))
 @_CLASSES
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all of it here.")
@@ -45,6 +48,8 @@ def check(target, classes, json_path):
       deeplab-tf data check my_pictures
       deeplab-tf data check records --json report.json
     """
+    if json_path:
+        check_place(json_path)
     with _quiet():
         from deeplab_tf.datasets.audit import check as look
     from deeplab_tf.files import write_json
@@ -60,7 +65,7 @@ def check(target, classes, json_path):
         click.echo(f"next: deeplab-tf data build {target} --out RECORDS")
 
 
-@command.command()
+@command.command(short_help="Write records of a folder, tfds:NAME or synthetic.")
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where records go.")
 @_CLASSES
@@ -80,16 +85,21 @@ def build(source, out, classes, records_per_shard):
       deeplab-tf data build voc --classes voc --out records
       deeplab-tf data build tfds:oxford_iiit_pet --out pets
     """
+    check_place(out)
     with _quiet():
         from deeplab_tf.datasets import build_folder
 
-    descriptor = build_folder(source, out, classes=classes, records_per_shard=records_per_shard)
+    try:
+        descriptor = build_folder(source, out, classes=classes, records_per_shard=records_per_shard)
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
     _describe(descriptor)
     config = _CONFIGS.get(descriptor.name, "portrait" if descriptor.num_classes == 2 else "camvid")
     click.echo(f"next: deeplab-tf train --config {config} data={out}")
 
 
-@command.command()
+@command.command(short_help="Say what records hold.")
 @click.argument("records", type=click.Path(path_type=Path))
 def info(records):
     """Say what a folder of RECORDS holds: splits, classes, shares.
@@ -104,9 +114,11 @@ def info(records):
     _describe(DatasetDescriptor.load(records))
 
 
-@command.command()
+@command.command(short_help="Draw samples: picture, label, both.")
 @click.argument("target")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.jpg"))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("samples.jpg"), show_default=True
+)
 @click.option("--split", default="train", show_default=True)
 @click.option("--count", default=12, show_default=True, type=click.IntRange(1, 200))
 @click.option("--seed", default=0, show_default=True, help="Another one shows others.")
@@ -121,9 +133,13 @@ def show(target, out, split, count, seed, classes):
       deeplab-tf data show records
       deeplab-tf data show my_pictures --split val --count 30 --out val.png
     """
+    from deeplab_tf.pictures import is_image, save_image
+
+    if not is_image(out):
+        raise InputError(f"{out}: name a picture to write, ending in .png or .jpg.")
+    check_place(out)
     with _quiet():
         from deeplab_tf.datasets.sheet import draw_samples
-    from deeplab_tf.pictures import save_image
 
     sheet = draw_samples(target, split, count=count, seed=seed, classes=classes)
     save_image(out, sheet.page)
@@ -132,7 +148,7 @@ def show(target, out, split, count, seed, classes):
     click.echo(f"wrote {out}: {len(sheet.shown)} pictures of {split}")
 
 
-@command.command()
+@command.command(short_help="Write dataset.json for records of other code.")
 @click.argument("records", type=click.Path(path_type=Path))
 @click.option("--classes", required=True, metavar="FILE|LIST", help="What label values mean.")
 def describe(records, classes):

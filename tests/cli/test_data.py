@@ -169,6 +169,33 @@ def test_mistakes_end_with_two_and_a_line_or_two(plants, tmp_path, monkeypatch, 
     assert not [*(tmp_path / "out").glob("*.tfrecord")]
 
 
+def test_a_build_stopped_by_hand_goes_on_with_the_same_command(plants, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deeplab_tf.datasets.build.encode_item", stop)
+        result = run("build", plants, "--out", out)
+    assert result.exit_code == 130
+    assert result.stderr == "stopped; the same command goes on from here\n"
+    assert not [*out.glob("*.tfrecord")] and not [*out.glob(".*.tfrecord.*")]
+    assert run("build", plants, "--out", out).exit_code == 0
+
+
+def test_a_place_that_takes_no_files_is_refused_before_the_work(plants, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for arguments in (
+        ("check", plants, "--json", tmp_path / "file" / "report.json"),
+        ("build", plants, "--out", tmp_path / "file" / "out"),
+        ("show", plants, "--out", tmp_path / "file" / "page.jpg"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2 and "file, not a folder" in result.stderr
+        assert "pictures" not in result.stdout
+
+
 def test_a_failed_build_leaves_earlier_records_whole(plants, tmp_path):
     out = tmp_path / "out"
     run("build", plants, "--out", out)
