@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
+from deeplab_tf.export.decode import decode
 from deeplab_tf.export.orientation import upright
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.export.signature import (
@@ -60,7 +61,7 @@ def write_saved_model(
 
     def encoded(data):
         def one(content):
-            image = upright(_decode(content), content)
+            image = upright(decode(content), content)
             result = label_map(predict(tf.cast(image[None], tf.float32)))[0]
             # Ragged, since map_fn stacks what it returns and sizes differ.
             return tf.RaggedTensor.from_tensor(result), tf.shape(image)[:2]
@@ -89,12 +90,6 @@ def write_saved_model(
             input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED_IMAGE)],
         )
         archive.write_out(str(folder), verbose=False)
-
-
-def _decode(content: tf.Tensor) -> tf.Tensor:
-    """JPEG, PNG, BMP or the first frame of a GIF -> uint8 [H, W, 3]."""
-    image = tf.io.decode_image(content, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3])
 
 
 def _predictor(model: keras.Model, info: ModelInfo) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -184,8 +179,7 @@ class ServedModel:
         outputs = self._default(**{keys.IMAGE: tf.constant(picture[None])})
         return next(iter(outputs.values())).numpy()[0]
 
-    def run_encoded(self, picture: np.ndarray) -> np.ndarray:
-        """The same through PNG bytes: labels [H, W]."""
-        content = tf.io.encode_png(picture)[None]
-        outputs = self._encoded(**{ENCODED_IMAGE: content})
+    def run_encoded(self, content: bytes) -> np.ndarray:
+        """The same for a file's content: labels [H, W]."""
+        outputs = self._encoded(**{ENCODED_IMAGE: tf.constant([content])})
         return outputs[LABELS].numpy()[0]

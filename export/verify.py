@@ -1,11 +1,14 @@
 """Same pictures through the Keras model and through what was exported from it."""
 
 import dataclasses
+import io
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
+from PIL import Image
 
 from deeplab_tf.export.benchmark import LiteModel, folder_size, lite_latency, median_ms
 from deeplab_tf.export.lite_file import read_lite_file
@@ -13,9 +16,11 @@ from deeplab_tf.export.saved_model import ServedModel
 from deeplab_tf.inference.runner import KerasRunner
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.pictures import read_image
 
-# uint8 or float picture [H, W, 3] -> probabilities [H, W, classes] or labels [H, W].
-Run = Callable[[np.ndarray], np.ndarray]
+# A picture, uint8 [H, W, 3] or the content of a file -> probabilities [H, W, classes] or labels
+# [H, W].
+Run = Callable[[Any], np.ndarray]
 
 
 class VerificationError(Exception):
@@ -44,7 +49,7 @@ class Agreement:
     mean_error: float | None
 
 
-def compare(reference: Run, candidate: Run, pictures: Iterable[np.ndarray], num_classes: int):
+def compare(reference: Run, candidate: Run, pictures: Iterable[Any], num_classes: int):
     """Runs both on each picture: an `Agreement`.
 
     A pixel whose probabilities aren't numbers agrees with nothing, and is wrong by 1.
@@ -142,7 +147,8 @@ def verify_saved_model(
         folder: the SavedModel.
         pictures: uint8 [H, W, 3] of any sizes.
         info: says how the SavedModel resizes; what it must agree with is `predict`, which resizes
-            by other code.
+            by other code. Files in turn PNG and JPEG, decoded here by Pillow and there by
+            TensorFlow, must agree just as well.
         threshold: smallest share of pixels that must agree.
 
     Returns:
@@ -155,7 +161,12 @@ def verify_saved_model(
     reference.info = info
     num_classes = model.output_shape[-1]
     agreement = compare(reference.probabilities, served.run, pictures, num_classes)
-    encoded = compare(served.run, served.run_encoded, pictures, num_classes)
+    encoded = compare(
+        lambda content: served.run(read_image(content)),
+        served.run_encoded,
+        [_encode(picture, "JPEG" if i % 2 else "PNG") for i, picture in enumerate(pictures)],
+        num_classes,
+    )
     report = {
         "image_size": list(info.image_size) if info.image_size else None,
         "resize": info.resize,
@@ -169,6 +180,13 @@ def verify_saved_model(
     check_agreement(agreement, threshold, report)
     check_agreement(encoded, threshold, report)
     return report
+
+
+def _encode(picture: np.ndarray, kind: str) -> bytes:
+    """The content of a file, as a client would send it."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def check_agreement(agreement: Agreement, threshold: float, report: dict) -> None:

@@ -116,7 +116,7 @@ def test_the_rule_of_the_model_is_kept(rule, build_tiny, model, scenes, tmp_path
     for picture in scenes[:3]:
         wanted = KerasRunner(tiny).probabilities(picture)
         assert np.abs(served.run(picture) - wanted).mean() < 2e-3
-        assert (served.run_encoded(picture) == wanted.argmax(-1)).mean() > 0.99
+        assert (served.run_encoded(png(picture)) == wanted.argmax(-1)).mean() > 0.99
 
 
 @pytest.mark.parametrize("size", [(97, 130), (40, 50), (64, 200), (64, 64)])
@@ -153,12 +153,13 @@ def test_a_size_may_be_given_to_a_model_without_one(build_tiny, scenes, tmp_path
 def test_below_the_threshold_the_old_folder_stays(exported, model, scenes, tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
-    (folder / "mine.txt").write_text("old")
+    (folder / "saved_model.pb").write_text("old")
     monkeypatch.setattr(ServedModel, "run", lambda self, picture: picture[..., 0] % 3)
     with pytest.raises(VerificationError):
         export_model(model, folder, to="saved_model", calibration=scenes[:2])
     assert [p.name for p in tmp_path.iterdir()] == ["served"]
-    assert [p.name for p in folder.iterdir()] == ["mine.txt"]
+    assert [p.name for p in folder.iterdir()] == ["saved_model.pb"]
+    assert (folder / "saved_model.pb").read_text() == "old"
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
