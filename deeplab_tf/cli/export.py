@@ -112,7 +112,8 @@ def _show(report: dict) -> None:
         f"on {report['pictures']} pictures{error}"
     )
     if report.get("encoded_agreement") is not None:
-        click.echo(f"encoded    {report['encoded_agreement']:.5f} of the pixels from PNG and JPEG files")
+        share = report["encoded_agreement"]
+        click.echo(f"encoded    {share:.5f} of the pixels from PNG and JPEG files")
     click.echo(f"size       {report['bytes'] / 1000:.0f} kB")
     latency = ", ".join(
         f"{ms:.2f} ms with {threads} thread{'' if threads == '1' else 's'}"
