@@ -48,7 +48,7 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
     except PermissionError:
         raise InputError(f"{name}: no permission to read it; change that, or copy it.") from None
     except UnidentifiedImageError:
-        raise InputError(f"{name} {_what_else(source)}; save it as JPEG or PNG.") from None
+        raise InputError(f"{name} {_what_else(source)}.") from None
     except MemoryError:
         raise InputError(f"{name}: too large for this machine's memory; shrink it.") from None
     except Exception as error:  # decoders raise nearly anything on broken bytes
@@ -80,17 +80,17 @@ def _open(file, name: str) -> Image.Image:
 
 
 def _what_else(source: str | os.PathLike | bytes) -> str:
-    """What a file is that Pillow doesn't know, in words."""
+    """What a file is that Pillow doesn't know, and what to do, in words."""
     if isinstance(source, bytes):
         head = source[:12]
     else:
         with open(source, "rb") as file:
             head = file.read(12)
     if not head:
-        return "is empty"
+        return "is empty; copy or download it again"
     if head[4:8] == b"ftyp":
-        return "is a HEIC picture or a video"
-    return "isn't a picture, whatever its name says"
+        return "is a HEIC picture or a video; save it as JPEG or PNG"
+    return "isn't a picture, whatever its name says; save it as JPEG or PNG"
 
 
 def read_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> np.ndarray:

@@ -28,8 +28,7 @@ from deeplab_tf.export.signature import (
     label_map,
     probabilities,
 )
-from deeplab_tf.files import read_json
-from deeplab_tf.inference.intact import INFO_FILE
+from deeplab_tf.inference.runner import cannot_open, saved_info
 from deeplab_tf.models.info import ModelInfo
 
 ENCODED = "encoded"
@@ -158,10 +157,12 @@ class ServedModel:
         folder = Path(folder)
         if not (folder / "saved_model.pb").is_file():
             raise InputError(f"{folder} isn't a SavedModel: it has no saved_model.pb.")
-        record = folder / INFO_FILE
-        self.info = ModelInfo.from_json(read_json(record)) if record.is_file() else ModelInfo()
+        self.info = saved_info(folder)
         # Kept: the functions live as long as what they were loaded with.
-        self._loaded = tf.saved_model.load(str(folder))
+        try:
+            self._loaded = tf.saved_model.load(str(folder))
+        except Exception as error:  # protobuf, graph and file errors of many kinds
+            raise cannot_open(folder, error) from None
         found = self._loaded.signatures
         if "serving_default" not in found:
             raise InputError(f"{folder} has no signature serving_default; export it again.")

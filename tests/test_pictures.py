@@ -142,7 +142,7 @@ def test_a_png_named_jpg_is_read(tmp_path):
     ("content", "reason"),
     [
         (b"dear diary", "isn't a picture, whatever its name says"),
-        (b"", "is empty"),
+        (b"", "is empty; copy or download it again"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "is a HEIC picture"),
         (encoded(Image.fromarray(NOISE), "jpeg")[:2000], "is damaged or cut short"),
         (encoded(Image.fromarray(NOISE), "png")[:2000], "is damaged or cut short"),

@@ -41,8 +41,15 @@ def load_runner(model: Any) -> Runner:
     if path.is_file():
         raise InputError(f"{path} is neither a .tflite file nor a folder with a model in it.")
     with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
-        from deeplab_tf.models.presets import from_preset
+        from deeplab_tf.models.base import CONFIG_FILE
+        from deeplab_tf.models.presets import from_preset, shipped_names
 
+    named = str(model) in shipped_names()
+    if path.is_dir() and not named and not (path / CONFIG_FILE).is_file():
+        raise InputError(
+            f"{path}: no model in this folder, neither a preset ({CONFIG_FILE}) nor a SavedModel "
+            f"({SAVED_MODEL_FILE}). Name the folder that train, convert or export wrote."
+        )
     return KerasRunner(from_preset(model), name=str(model))
 
 
@@ -107,14 +114,11 @@ class SavedModelRunner(Runner):
         import keras
 
         self.name = str(path)
-        self.info = _saved_info(Path(path))
+        self.info = saved_info(path)
         try:
             self._layer = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default")
         except Exception as error:  # protobuf, graph and file errors of many kinds
-            reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
-            raise InputError(
-                f"{path}: this SavedModel can't be opened ({reason}); export it again."
-            ) from None
+            raise cannot_open(path, error) from None
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
         import keras
@@ -132,9 +136,25 @@ class SavedModelRunner(Runner):
         return prepare(image, None, "none", max_pixels=self.max_pixels)
 
 
-def _saved_info(path: Path) -> ModelInfo:
-    """The record that an export leaves in the folder."""
-    for place in (path / INFO_FILE, path / "assets.extra" / INFO_FILE):
+def cannot_open(path: str | os.PathLike, error: Exception) -> InputError:
+    """What to say of a SavedModel that TensorFlow doesn't open."""
+    reason = (str(error).strip().splitlines() or ["unknown reason"])[0]
+    return InputError(f"{path}: this SavedModel can't be opened ({reason}); export it again.")
+
+
+def saved_info(path: str | os.PathLike) -> ModelInfo:
+    """The record that an export leaves in the folder of a SavedModel.
+
+    Raises:
+        InputError: it is broken.
+    """
+    for place in (Path(path) / INFO_FILE, Path(path) / "assets.extra" / INFO_FILE):
         if place.is_file():
-            return ModelInfo.from_json(read_json(place))
+            value = read_json(place)
+            try:
+                return ModelInfo.from_json(value)
+            except (ValueError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f"{place} isn't the record of a model ({error}); export it again."
+                ) from None
     return ModelInfo()

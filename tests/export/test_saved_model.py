@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -165,3 +166,12 @@ def test_below_the_threshold_the_old_folder_stays(exported, model, scenes, tmp_p
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(InputError, match="isn't a SavedModel"):
         ServedModel(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
+def test_a_cut_off_file_of_a_saved_model_is_an_error_in_words(exported, tmp_path, file):
+    folder = shutil.copytree(exported[0], tmp_path / "cut")
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="cut: this SavedModel can't be opened"):
+        ServedModel(folder)

@@ -134,6 +134,17 @@ def test_what_cannot_be_opened_is_named(tmp_path):
         load_runner(tmp_path / "saved")
     with pytest.raises(InputError, match="no preset or preset folder 'portrat'"):
         load_runner("portrat")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: no model in this folder, .*config.json.*export"):
+        load_runner(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("record", ['{"resize": "fit"}', "[1]", '{"color": "red"}', "{"])
+def test_a_broken_record_in_a_saved_model_is_named(record, tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
+    (tmp_path / INFO_FILE).write_text(record)
+    with pytest.raises(InputError, match="deeplab_tf.json isn't"):
+        load_runner(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "misshapen"])
