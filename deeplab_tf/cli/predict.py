@@ -91,8 +91,8 @@ def _runner(model: str | None, tflite: str | None, fast: bool):
         lite = lite_file_of(model)
         if lite is None:
             raise InputError(
-                f"--fast: {model} has no .tflite file in its folder; write one with: "
-                f"deeplab-tf export --model {model} --to tflite"
+                f"--fast: {model} has no .tflite file in its folder. Write one and name it: "
+                f"deeplab-tf export --model {model} --out fast.tflite, then --tflite fast.tflite"
             )
         model = str(lite)
     return load_runner(model)

@@ -133,8 +133,8 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: no permission to read it; change that, or copy it.") from None
     if content[4:8] != _IDENTIFIER:
         raise InputError(
-            f"{path} isn't a TFLite model, whatever its name says; export it with: "
-            "deeplab-tf export --to tflite"
+            f"{path} isn't a TFLite model, whatever its name says; write one with: "
+            "deeplab-tf export --model MODEL --out FILE.tflite"
         )
     return content
 

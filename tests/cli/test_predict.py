@@ -145,6 +145,7 @@ def test_a_preset_folder_is_taken_and_fast_takes_the_file_in_it(
     shutil.copytree(tiny_preset, folder)
     result = predict(photo, "--model", folder, "--fast", tflite=None)
     assert result.exit_code == 2 and "has no .tflite file" in result.stderr
+    assert f"deeplab-tf export --model {folder} --out fast.tflite" in result.stderr
     assert predict(photo, "--model", folder, "--what", "overlay", tflite=None).exit_code == 0
     shutil.copy(red_lite_files["int8"], folder / "int8.tflite")
     assert predict(photo, "--model", folder, "--fast", tflite=None).exit_code == 0
