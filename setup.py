@@ -44,7 +44,10 @@ CORE = [
 
 EXTRAS = {
     # Data sets from TensorFlow Datasets, for users who are online (`oxford_iiit_pet`).
-    "tfds": ["tensorflow-datasets>=4.9.10"],
+    "tfds": [
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources",  # which it imports on Python 3.11 without asking for it
+    ],
     # Other backends for models, losses and metrics (KERAS_BACKEND=jax or torch). Records and
     # export stay with TensorFlow.
     "jax": ["jax"],

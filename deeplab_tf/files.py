@@ -86,6 +86,19 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(folder: str | os.PathLike, *names: str) -> None:
+    """Removes what a killed process left of writing `names` (patterns, such as "step-*.npz").
+
+    Only for folders that nobody writes to at the time.
+    """
+    for name in names:
+        for path in Path(folder).glob(f".{name}.*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def _swap_in(new: Path, path: Path) -> None:
     """Gives the folder `new` the name `path`. If that fails, the old folder keeps it."""
     if not path.exists():
@@ -120,7 +133,11 @@ def read_json(path: str | os.PathLike) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name a JSON file.") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} isn't valid JSON: {error}.") from None

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from deeplab_tf.errors import InputError
-from deeplab_tf.files import atomic_file, atomic_folder, read_json, write_json
+from deeplab_tf.files import (
+    atomic_file,
+    atomic_folder,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -246,3 +252,21 @@ def test_a_broken_json_file_is_named(tmp_path, content):
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(InputError, match="a.json: no such file"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_folder_in_the_place_of_a_json_file_is_said_in_words(tmp_path):
+    with pytest.raises(InputError, match="is a folder; name a JSON file"):
+        read_json(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    killed = []
+    for writer, name in ((atomic_file, "step-1.npz"), (atomic_folder, "best")):
+        unfinished = writer(tmp_path / name)
+        unfinished.__enter__()  # never left, as when the process is killed
+        killed.append(unfinished)  # or its end would run when the object is dropped
+    for name in ("step-1.npz", ".hidden", ".step-one"):
+        (tmp_path / name).touch()
+    assert len(names(tmp_path)) == 5
+    remove_leftovers(tmp_path, "step-*.npz", "best")
+    assert names(tmp_path) == [".hidden", ".step-one", "step-1.npz"]

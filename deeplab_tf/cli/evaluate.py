@@ -69,7 +69,9 @@ def show(scores) -> None:
     from deeplab_tf.training.report import shown_iou
 
     console = Console()
-    table = Table(title=Text(f"{scores.model} on {scores.data}, {scores.split}"))
+    # Not as the table's title: that is cut into lines as narrow as the table, paths too.
+    click.echo(f"{scores.model} on {scores.data}, {scores.split}")
+    table = Table()
     table.add_column("class")
     for name in ("IoU", "boundary IoU", "of the labels", "of the predictions"):
         table.add_column(name, justify="right")

@@ -2,7 +2,7 @@
 
 For records of Oxford-IIIT Pet, or of any folder of cats and dogs with such masks:
 
-    deeplab-tf data build PETS --out pets
+    deeplab-tf data build tfds:oxford_iiit_pet --out pets
     deeplab-tf train --config pet data=pets
 
 Time and score: unknown, it was not run here.

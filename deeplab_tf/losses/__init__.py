@@ -1,1 +1,5 @@
-"""Losses, backend-agnostic."""
+"""What training minimises."""
+
+from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
+
+__all__ = ["SoftmaxCrossEntropy"]

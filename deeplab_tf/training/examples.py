@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_tf import keys
-from deeplab_tf.datasets import DatasetDescriptor, load
+from deeplab_tf.datasets import DatasetDescriptor, load, reading
 from deeplab_tf.datasets.descriptors import FILE_NAME
 from deeplab_tf.datasets.folder import FolderSet, read_mask, scan_folder
-from deeplab_tf.datasets.tfrecord import count_records, find_shards
 from deeplab_tf.errors import InputError
 from deeplab_tf.pictures import Colors, read_image
 
@@ -66,16 +65,10 @@ def _from_records(folder: Path, split: str) -> Examples:
     _check(folder, split, descriptor.splits)
 
     def read() -> Iterator[Example]:
-        stream = load(folder, split).as_numpy_iterator()
-        while True:
-            try:
-                example = next(stream, None)
-            except Exception as error:  # TensorFlow's own, for whatever is wrong with a record
-                raise _bad_record(folder, split, error) from None
-            if example is None:
-                return
-            name = example[keys.NAME].decode("utf-8", "replace")
-            yield name, example[keys.IMAGE], example[keys.SEMANTIC_LABEL]
+        with reading(folder, split):
+            for example in load(folder, split).as_numpy_iterator():
+                name = example[keys.NAME].decode("utf-8", "replace")
+                yield name, example[keys.IMAGE], example[keys.SEMANTIC_LABEL]
 
     return Examples(
         str(folder),
@@ -85,22 +78,6 @@ def _from_records(folder: Path, split: str) -> Examples:
         descriptor.ignore_label,
         descriptor.splits[split],
         read,
-    )
-
-
-def _bad_record(folder: Path, split: str, error: Exception) -> InputError:
-    """Which shard it is in, and what to do."""
-    try:
-        for shard in find_shards(folder, split):
-            count_records(shard)
-    except InputError as found:
-        return found
-    # The records are whole, but one of them holds something else than pictures.
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    reason = reason.rpartition("}} ")[2].partition(" [Op:")[0]  # the place in TensorFlow's graph
-    return InputError(
-        f"{folder}: a record of {split!r} can't be read ({reason[:120]}). Look for it with "
-        "`deeplab-tf data check`, or build the records again."
     )
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import keras
 
-from deeplab_tf.datasets import DatasetDescriptor, pipeline
+from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
 from deeplab_tf.datasets.determinism import make_deterministic
 from deeplab_tf.datasets.tfrecord import find_shards
 from deeplab_tf.errors import InputError
-from deeplab_tf.files import read_json, write_json
+from deeplab_tf.files import read_json, remove_leftovers, write_json
 from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.training import callbacks, state
@@ -52,6 +52,8 @@ def train(
     run = Path(run)
     if resume:
         config = _config_of(run)
+        remove_leftovers(run, "config.json", "curves.png", "log.jsonl", "best", "last")
+        remove_leftovers(run / "checkpoints", "step-*.npz")
     elif (run / "config.json").exists():
         raise InputError(
             f"{run} holds a run already. Go on with --resume, or name another folder with --run."
@@ -180,15 +182,16 @@ def _fit(model, config: TrainConfig, first: int, watch: list) -> None:
         for callback in watch:
             callback.first_step = step
         try:
-            model.fit(
-                batches,
-                steps_per_epoch=end - step,
-                epochs=1 + whole,
-                # The stream has its own order; Keras warns if asked for another.
-                shuffle=False,
-                verbose=0,
-                callbacks=watch,
-            )
+            with reading(config.data, config.train_split):
+                model.fit(
+                    batches,
+                    steps_per_epoch=end - step,
+                    epochs=1 + whole,
+                    # The stream has its own order; Keras warns if asked for another.
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=watch,
+                )
         finally:
             for callback in watch:
                 callback.close()

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from deeplab_tf.datasets import DatasetDescriptor, pipeline
+from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.pictures import colorize, contact_sheet
 from deeplab_tf.training.averages import AveragedWeights
@@ -110,7 +110,7 @@ class Validation(StepCallback):
             training=False,
             resize="stretch" if config.resize == "stretch" else "pad",
         )
-        for images, labels in batches:
+        for images, labels in _readable(batches, config.data, config.val_split):
             self._check(self.step)
             logits = self._network.predict_on_batch(images)
             predictions, labels = np.asarray(logits).argmax(-1), np.asarray(labels)
@@ -170,7 +170,8 @@ class Validation(StepCallback):
             seed=config.seed,
         )
         count = min(_STATISTICS_PICTURES, self._descriptor.splits[config.train_split])
-        for batch in batches.take(max(1, count // config.batch_size)):
+        batches = batches.take(max(1, count // config.batch_size))
+        for batch in _readable(batches, config.data, config.train_split):
             self._check(self.step)
             yield batch
 
@@ -178,3 +179,9 @@ class Validation(StepCallback):
         """At the end of the run the model keeps the averaged weights, as the presets do."""
         with self._averaged:
             self._averaged.keep()
+
+
+def _readable(batches: Iterable, data: str, split: str) -> Iterable:
+    """The batches; a record that can't be used ends them with an `InputError` that names it."""
+    with reading(data, split):
+        yield from batches

@@ -1,6 +1,7 @@
 """`deeplab-tf train`: wrong calls end with a line, a killed run ends as one that was not."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,20 @@ def test_a_wrong_call_ends_with_one_line_and_code_2(
     assert message in result.stderr and result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["used"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_damaged_record_ends_a_run_with_its_name(split, drawn_records, tiny_config, tmp_path):
+    records = shutil.copytree(drawn_records, tmp_path / "records")
+    shard = next(records.glob(f"{split}-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 255
+    shard.write_bytes(content)
+    arguments = ["--config", str(tiny_config), f"data={records}", "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, ["train", *arguments, "steps=2", "evaluate_every=2"])
+    assert result.exit_code == 2, result.output
+    assert str(shard) in result.stderr and "build" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_ctrl_c_ends_with_code_130_and_says_how_to_go_on(drawn_records, tiny_config, monkeypatch):

@@ -109,7 +109,7 @@ def cut(path):
 SPOILED = {
     "cut JPEG": ("p1.jpg", cut, "p1.jpg is damaged or cut short"),
     "text called JPEG": ("p1.jpg", as_bytes(b"hello"), "p1.jpg isn't a picture, whatever"),
-    "empty JPEG": ("p1.jpg", as_bytes(b""), "p1.jpg is empty; save it as JPEG or PNG"),
+    "empty JPEG": ("p1.jpg", as_bytes(b""), "p1.jpg is empty; copy or download it again"),
     "HEIC called JPEG": ("p1.jpg", as_bytes(b"\0\0\0\x18ftypheic"), "p1.jpg is a HEIC picture"),
 }
 
