@@ -3,7 +3,7 @@
 Two runs. The first learns on small pictures, where a step costs a quarter; the second goes on at
 the size of the finished model:
 
-    deeplab-tf data build ../shared/data/portrait --out R
+    deeplab-tf data build portrait --out R
     deeplab-tf train --config portrait data=R --run runs/portrait_128
     deeplab-tf train --config portrait_256 data=R init=runs/portrait_128/last --run runs/portrait
 """

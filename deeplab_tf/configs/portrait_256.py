@@ -2,7 +2,8 @@
 
 A window cut from a picture and stretched shows things larger than the whole picture does, so it
 learns on 192x192 windows what it shall see in whole pictures of 256x256. (The first run's weights,
-learnt at 128x128, score best at 192x192: 0.811 against 0.800 at 128 and 0.801 at 256.)
+learnt at 128x128, score best at 192x192: 0.811 against 0.800 at 128 and 0.801 at 256. After this
+run it is 0.849 at 192, 0.852 at 224, 0.855 at 256 and 0.851 at 288.)
 """
 
 import dataclasses

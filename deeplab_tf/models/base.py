@@ -8,6 +8,7 @@ import keras
 
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
+from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.weights import load_variables, save_variables
 
@@ -58,6 +59,24 @@ class SegmentationModel(keras.Model):
             raise ValueError(f"{self.name} has the endpoints {[*self.endpoints]}; not {unknown}.")
         outputs = {name: self.get_layer(self.endpoints[name]).output for name in names}
         return keras.Model(self.input, outputs)
+
+    def set_batch_norm(
+        self, *, momentum: float | None = None, freeze_statistics: bool | None = None
+    ) -> None:
+        """Sets all batch norms for training; call it before `compile`.
+
+        Args:
+            momentum: of the moving statistics. The official 0.9997 wants tens of thousands of
+                steps; for a few thousand take 0.99, or validation sees statistics of long ago.
+            freeze_statistics: use the moving statistics in training and leave them alone, as the
+                official `fine_tune_batch_norm=False` does: for fewer than 16 pictures a step.
+        """
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, BatchNorm):
+                if momentum is not None:
+                    layer.momentum = momentum
+                if freeze_statistics is not None:
+                    layer.freeze_statistics = freeze_statistics
 
     def save_to_preset(self, folder: str | os.PathLike, info: ModelInfo | None = None) -> None:
         """Writes config.json and weights.npz, which `from_preset` opens. Replaces the folder whole.

@@ -9,7 +9,6 @@ import numpy as np
 
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
@@ -56,11 +55,7 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
             )
         elif config.batch_size < _SMALL_BATCH:
             say(f"{config.batch_size} pictures a step are few for batch norm; 16 or more is better")
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, BatchNorm):
-            layer.freeze_statistics = bool(freeze)
-            if config.batch_norm_momentum is not None:
-                layer.momentum = config.batch_norm_momentum
+    model.set_batch_norm(momentum=config.batch_norm_momentum, freeze_statistics=bool(freeze))
     return model
 
 

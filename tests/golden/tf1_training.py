@@ -289,9 +289,7 @@ class _Step:
         self.model = _model_of_flags(flags, case["num_classes"], dropout_rate=0.0)
         _semantic().fill(self.model, case)
         self.frozen = not effective["fine_tune_batch_norm"]
-        for layer in self.model.layers:
-            if isinstance(layer, BatchNorm):
-                layer.freeze_statistics = self.frozen
+        self.model.set_batch_norm(freeze_statistics=self.frozen)
         self._drop(case["dropout"])
         batch, height, width, _ = case["input"]["shape"]
         make = _semantic().weights_module().input_image

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import deeplab_tf as dl
-from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.models.weights import assign_variables
 
 # Those that only add units to another are built by the same code; golden cases cover them.
@@ -107,10 +106,8 @@ def test_a_training_step_moves_every_variable(backbone):
     keras.utils.set_random_seed(0)  # of dropout
     model = _model(backbone, output_stride=16, decoder_output_stride=(4,), decoder_filters=8)
     _randomize(model)
-    for layer in model.layers:
-        # By batch statistics the shift before a convolution and the next batch norm cancels out.
-        if isinstance(layer, BatchNorm):
-            layer.freeze_statistics = True
+    # By batch statistics the shift before a convolution and the next batch norm cancels out.
+    model.set_batch_norm(freeze_statistics=True)
     before = {w.path: np.asarray(w).copy() for w in model.trainable_weights}
     model.compile(
         optimizer=keras.optimizers.SGD(1.0),
