@@ -52,8 +52,11 @@ def command(pictures, out):
     console = Console(highlight=False, soft_wrap=True)
     steps = _Steps(console, 4)
     with steps("opening the portrait model"):
-        from deeplab_tf.inference.runner import KerasRunner
-        from deeplab_tf.models.presets import from_preset
+        from deeplab_tf.inference.litert import quiet_stderr
+
+        with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+            from deeplab_tf.inference.runner import KerasRunner
+            from deeplab_tf.models.presets import from_preset
 
         model = from_preset(PRESET)
         runner = KerasRunner(model, name=PRESET)

@@ -34,9 +34,12 @@ def command(name, run, resume, list_configs, overrides):
 
 def _run(name, run, resume, list_configs, overrides) -> None:
     from deeplab_tf.errors import InputError
-    from deeplab_tf.training.callbacks import Stopped
-    from deeplab_tf.training.config import TrainConfig, config_names, load_config, summary
-    from deeplab_tf.training.train import train
+    from deeplab_tf.inference.litert import quiet_stderr
+
+    with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+        from deeplab_tf.training.callbacks import Stopped
+        from deeplab_tf.training.config import TrainConfig, config_names, load_config, summary
+        from deeplab_tf.training.train import train
 
     if list_configs:
         names = config_names()
