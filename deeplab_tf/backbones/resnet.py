@@ -1,8 +1,8 @@
 """ResNet v1 (https://arxiv.org/abs/1512.03385) as the DeepLab encoder uses it.
 
 Three things differ from the paper: a stage's stride sits in its last unit, the last stage has the
-rates of a multi grid (v3, Sec. 3.3), and the beta variants begin with three 3x3 convolutions
-instead of one 7x7.
+rates of a multi grid (v3, Sec. 3.3) and may be repeated in cascade (v3, Sec. 3.2), and the beta
+variants begin with three 3x3 convolutions instead of one 7x7.
 """
 
 import dataclasses
@@ -101,7 +101,12 @@ def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, 
 
 
 def resnet_v1(
-    variant: Variant, x, *, output_stride: int, multi_grid: Sequence[int] | None = None
+    variant: Variant,
+    x,
+    *,
+    output_stride: int,
+    multi_grid: Sequence[int] | None = None,
+    cascade_blocks: int = 4,
 ) -> dict:
     """[B, H, W, 3] -> endpoints; "res5" has 2048 channels, 512 in ResNet-18.
 
@@ -110,9 +115,11 @@ def resnet_v1(
         x: normalised pixels: [-1, 1] for the beta variants, else less the ImageNet means.
         output_stride: 8, 16 or 32.
         multi_grid: one rate for each unit of the last stage; None is all ones.
+        cascade_blocks: stages in all. Those after the fourth are copies of it, and each asks for
+            another stride of 2: at a given output stride their rates double.
 
     Raises:
-        InputError: a multi grid of another length.
+        InputError: a multi grid of another length, or fewer than four stages.
     """
     grid = tuple(multi_grid or (1,) * variant.units[3])
     if len(grid) != variant.units[3]:
@@ -120,20 +127,26 @@ def resnet_v1(
             f"multi_grid of {variant.scope} has {variant.units[3]} numbers, one per unit of its "
             f"last stage; got {list(grid)}."
         )
+    if cascade_blocks < 4:
+        raise InputError(
+            f"cascade_blocks of {variant.scope} is 4, or more for copies of the last block; "
+            f"got {cascade_blocks}."
+        )
     tracker = StrideTracker(output_stride)
     x = _stem(x, variant, tracker.next(2)[0])
     x = layers.MaxPooling2D(3, tracker.next(2)[0], padding="same", name=f"{variant.scope}.pool1")(x)
     kind = "bottleneck_v1" if variant.bottleneck else "lite_bottleneck_v1"
     endpoints = {}
-    for stage, (width, units) in enumerate(zip(_WIDTHS, variant.units, strict=True), start=1):
+    for stage in range(1, cascade_blocks + 1):
+        width, units = _WIDTHS[min(stage, 4) - 1], variant.units[min(stage, 4) - 1]
         for unit in range(1, units + 1):
-            strides, rate = tracker.next(2 if unit == units and stage < 4 else 1)
+            strides, rate = tracker.next(2 if unit == units and stage < cascade_blocks else 1)
             x, before_sum = _unit(
                 x,
                 variant,
                 width,
                 strides=strides,
-                dilation_rate=rate * (grid[unit - 1] if stage == 4 else 1),
+                dilation_rate=rate * (grid[unit - 1] if stage >= 4 else 1),
                 name=f"{variant.scope}.block{stage}.unit_{unit}.{kind}",
             )
             # The last unit of the stage's own size: the one after it has the stride.

@@ -66,6 +66,9 @@ class DeepLabV3(SegmentationModel):
         atrous_rates: None takes the paper's rates for `output_stride`; () leaves the 3x3
             branches out, as the official MobileNet models do.
         multi_grid: rate multipliers inside the last residual stage (v3, Sec. 3.3).
+        cascade_blocks: residual blocks of a ResNet; 5 to 7 repeat the fourth in cascade, at
+            doubling rates (v3, Sec. 3.2). The paper has them instead of ASPP, which is
+            `aspp_with_batch_norm=False, atrous_rates=()`.
         depth_multiplier, divisible_by: width of the mobile backbones.
         use_bounded_activation: ReLU6 and clipping for later quantisation (Xception).
         nas_architecture_options: of the searched backbones.
@@ -106,6 +109,7 @@ class DeepLabV3(SegmentationModel):
         output_stride: int = 16,
         atrous_rates: Sequence[int] | None = None,
         multi_grid: Sequence[int] | None = None,
+        cascade_blocks: int = 4,
         depth_multiplier: float = 1.0,
         divisible_by: int | None = None,
         use_bounded_activation: bool = False,
@@ -229,6 +233,7 @@ def _backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) ->
     """The backbone's own options among a model's arguments; the others must be at their default."""
     defaults = {
         "multi_grid": None,
+        "cascade_blocks": 4,
         "depth_multiplier": 1.0,
         "divisible_by": None,
         "use_bounded_activation": False,
