@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import keras
 
+from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
 from deeplab_tf.layers.normalization import BatchNorm
@@ -123,7 +124,7 @@ def read_preset_folder(
         classes: model classes by name.
         load_weights: False leaves the weights random.
         **arguments: constructor arguments that replace the stored ones. A changed `num_classes`
-            makes the last layer anew.
+            makes the last layer anew; the atrous rates follow a changed `output_stride`.
 
     Raises:
         InputError: a file is missing or broken, or a variable doesn't fit; says which.
@@ -134,7 +135,7 @@ def read_preset_folder(
         cls = classes[config["class_name"]]
         stored = dict(config["arguments"])
         info = ModelInfo.from_json(config["info"])
-        model = cls(**{**stored, **arguments})
+        model = cls(**replace_arguments(stored, arguments))
     except InputError as error:
         # What the caller asked for instead isn't the file's fault.
         raise error if arguments else InputError(f"{folder / CONFIG_FILE}: {error}") from None
@@ -150,3 +151,30 @@ def read_preset_folder(
         skip = model.last_layers if remade else None
         load_variables(model, folder / WEIGHTS_FILE, skip=skip)
     return model
+
+
+def replace_arguments(stored: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A model's constructor arguments with some of them replaced.
+
+    Another `output_stride` takes the atrous rates along, unless they are given too: half the
+    stride, twice the rates (v3, Sec. 3.3). What they reach in the picture then stays the same,
+    and so do the weights.
+
+    Raises:
+        InputError: a rate would not be whole at the given stride.
+    """
+    result = {**stored, **given}
+    # A published preset's record leaves out what is at its default.
+    old, new = stored.get("output_stride", 16), result.get("output_stride", 16)
+    rates = stored.get("atrous_rates")
+    if new == old or not rates or "atrous_rates" in given:
+        return result
+    backbone = BACKBONES.get(result.get("backbone", ""))
+    if backbone is None or new not in backbone.output_strides:
+        return result  # the constructor's to refuse
+    if any(rate * old % new for rate in rates):
+        raise InputError(
+            f"atrous_rates {tuple(rates)} of output stride {old} are no whole numbers at {new}; "
+            f"give atrous_rates for output stride {new} too."
+        )
+    return {**result, "atrous_rates": tuple(rate * old // new for rate in rates)}

@@ -8,7 +8,12 @@ from typing import Any
 
 from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.errors import InputError
-from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, read_preset_folder
+from deeplab_tf.models.base import (
+    CONFIG_FILE,
+    SegmentationModel,
+    read_preset_folder,
+    replace_arguments,
+)
 from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
 from deeplab_tf.models.info import ModelInfo
@@ -161,7 +166,9 @@ def from_preset(
     Args:
         preset: a name from `list_presets()`, or a folder.
         load_weights: False builds the model with random weights.
-        **arguments: constructor arguments that replace the preset's.
+        **arguments: constructor arguments that replace the preset's. Any `output_stride` that
+            the backbone can do takes the same weights: 8 is finer and slower than 16. The atrous
+            rates follow it.
 
     Raises:
         InputError: no such preset or folder, a preset without shipped weights, or a folder whose
@@ -179,7 +186,7 @@ def from_preset(
             f"the preset {preset!r} comes without weights.{where} Download and unpack it, then "
             f"run: deeplab-tf convert CHECKPOINT --model {preset} --out FOLDER"
         )
-    model = MODEL_CLASSES[record.class_name](**{**record.arguments, **arguments})
+    model = MODEL_CLASSES[record.class_name](**replace_arguments(record.arguments, arguments))
     model.info = record.info
     return model
 

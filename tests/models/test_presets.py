@@ -73,8 +73,52 @@ def test_another_number_of_classes_makes_only_the_last_layer_anew(model, folder)
             np.testing.assert_array_equal(np.asarray(weight), kept[weight.path])
 
 
-def test_another_output_stride_takes_the_same_weights(folder):
-    assert dl.from_preset(folder, output_stride=8).get_config()["output_stride"] == 8
+@pytest.mark.parametrize(("rates", "scaled"), [(None, (12, 24, 36)), ((2, 3), (4, 6))], ids=str)
+def test_another_output_stride_is_the_model_built_at_it(rates, scaled, tmp_path):
+    options = dict(depth_multiplier=0.25, aspp_convs_filters=8, decoder_filters=8)
+    trained = dl.DeepLabV3Plus(3, **options, output_stride=16, atrous_rates=rates)
+    random = np.random.default_rng(0)
+    for weight in trained.weights:
+        if weight.path.endswith("kernel"):  # as first drawn they let nothing through
+            fan_in = np.prod(weight.shape[:2] if "depthwise" in weight.path else weight.shape[:3])
+            weight.assign(random.normal(0, (2 / fan_in) ** 0.5, weight.shape))
+    trained.save_to_preset(tmp_path / "preset")
+    wanted = dl.DeepLabV3Plus(3, **options, output_stride=8, atrous_rates=scaled)
+    load_variables(wanted, tmp_path / "preset" / "weights.npz")
+    ours = dl.from_preset(tmp_path / "preset", output_stride=8)
+    assert ours.get_config()["atrous_rates"] == [*scaled]
+    image = random.integers(0, 256, (1, 65, 49, 3)).astype("float32")
+    found, expected, coarse = (np.asarray(model(image)) for model in (ours, wanted, trained))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
+    assert np.abs(found - coarse).max() > 0.1 * expected.std()
+
+
+def test_rates_go_down_with_a_larger_stride_and_given_ones_stay(tmp_path):
+    small = dict(depth_multiplier=0.25, aspp_convs_filters=8)
+    dl.DeepLabV3(3, **small, output_stride=8).save_to_preset(tmp_path / "a")
+    for stride, rates in dl.models.deeplab_v3.ATROUS_RATES.items():
+        config = dl.from_preset(tmp_path / "a", output_stride=stride).get_config()
+        assert config["atrous_rates"] == [*rates]
+    kept = dl.from_preset(tmp_path / "a", output_stride=16, atrous_rates=(1, 2, 3))
+    assert kept.get_config()["atrous_rates"] == [1, 2, 3]
+    assert dl.from_preset(tmp_path / "a", num_classes=5).get_config()["output_stride"] == 8
+
+
+def test_a_stride_that_the_model_cannot_have_is_refused(tmp_path):
+    small = dict(depth_multiplier=0.25, aspp_convs_filters=8)
+    dl.DeepLabV3(3, **small, atrous_rates=(3, 6, 9)).save_to_preset(tmp_path / "a")
+    for stride in (4, 64, 0, -8, "8", None, 8.5):
+        with pytest.raises(dl.InputError, match=r"output_stride of mobilenet_v2 is one of \[8, 16"):
+            dl.from_preset(tmp_path / "a", output_stride=stride)
+    with pytest.raises(dl.InputError, match=r"\(3, 6, 9\) of output stride 16 are no whole .* 32"):
+        dl.from_preset(tmp_path / "a", output_stride=32)
+
+
+def test_a_published_preset_takes_another_stride_too():
+    model = dl.from_preset(
+        "deeplab_v3_plus_mobilenet_v2_ade20k", load_weights=False, output_stride=8
+    )
+    assert model.get_config()["output_stride"] == 8 and model.get_config()["atrous_rates"] == []
 
 
 def test_a_config_that_is_no_preset_is_named(folder):
