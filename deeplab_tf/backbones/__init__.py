@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from deeplab_tf.backbones import resnet, xception
 from deeplab_tf.backbones.hnasnet import nas_hnasnet
-from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2
+from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2, mobilenet_v2_torch
 from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_edgetpu,
     mobilenet_v3_large_seg,
+    mobilenet_v3_large_torch,
     mobilenet_v3_small_seg,
 )
 from deeplab_tf.backbones.pnasnet import nas_pnasnet
@@ -24,8 +25,8 @@ class Backbone:
         build: (x, *, output_stride, **options) -> {"res2", "res3", "res4", "res5"}; "res2" to
             "res4" are the low-level features of decoders at stride 4, 8 and 16, "res5" is the
             encoder's output.
-        pixels: what the network was made for: "[-1, 1]", or "mean" for RGB less the ImageNet
-            means.
+        pixels: what the network was made for: "[-1, 1]", "mean" for RGB less the ImageNet means,
+            or "mean, std" for that over their deviations.
         output_strides: those it can be built with.
     """
 
@@ -65,4 +66,9 @@ BACKBONES = {
     "xception_71": _xception(xception.XCEPTION_71),
     "nas_pnasnet": Backbone(nas_pnasnet),
     "nas_hnasnet": Backbone(nas_hnasnet),
+    # As PyTorch's models were trained: its padding, stride rule and normalisation.
+    "resnet_50_torch": _resnet(resnet.RESNET_50_TORCH, pixels="mean, std"),
+    "resnet_101_torch": _resnet(resnet.RESNET_101_TORCH, pixels="mean, std"),
+    "mobilenet_v2_torch": Backbone(mobilenet_v2_torch, pixels="mean, std"),
+    "mobilenet_v3_large_torch": Backbone(mobilenet_v3_large_torch, pixels="mean, std"),
 }

@@ -8,8 +8,10 @@ from deeplab_tf.backbones.inverted_residual import inverted_residual
 from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.layers.channels import make_divisible
 from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
+from deeplab_tf.layers.padding import PadToKernel
 
 BATCH_NORM = BatchNormSettings(epsilon=1e-3, momentum=0.997)
+TORCH_BATCH_NORM = BatchNormSettings(epsilon=1e-5, momentum=0.99)
 # Table 2 of the paper: expansion, channels, repeats, stride of the first.
 _GROUPS = (
     (1, 16, 1, 1),
@@ -20,7 +22,7 @@ _GROUPS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# Low-level features: the expanded, depthwise-filtered map inside these blocks.
+# Low-level features: the expanded, depthwise-filtered map inside these blocks, or their output.
 _LOW_LEVEL_BLOCKS = {2: "res2", 5: "res3", 12: "res4"}
 
 
@@ -38,6 +40,24 @@ def mobilenet_v2(
     """
     if divisible_by is None:
         divisible_by = 8 if depth_multiplier == 1.0 else 1
+    return _build(x, output_stride, depth_multiplier, divisible_by)
+
+
+def mobilenet_v2_torch(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3], normalised by mean and deviation -> endpoints; "res5" has 320 channels.
+
+    The network of the DeepLabV3Plus-Pytorch repository, which pads neither the first convolution
+    nor any inside a block, but the input of every block.
+    """
+    x = PadToKernel(3, name="MobilenetV2.pad")(x)
+    return _build(x, output_stride, depth_multiplier, 8, torch=True)
+
+
+def _build(
+    x, output_stride: int, depth_multiplier: float, divisible_by: int, torch: bool = False
+) -> dict:
+    """`torch` is the padding, batch norm and low-level features of `mobilenet_v2_torch`."""
+    batch_norm = TORCH_BATCH_NORM if torch else BATCH_NORM
 
     def width(channels: int) -> int:
         return make_divisible(channels * depth_multiplier, divisible_by)
@@ -50,7 +70,8 @@ def mobilenet_v2(
         3,
         strides=strides,
         activation="relu6",
-        batch_norm=BATCH_NORM,
+        batch_norm=batch_norm,
+        padding="valid" if torch else "same",
         initializer=0.09,
         name="MobilenetV2.Conv",
     )
@@ -68,10 +89,11 @@ def mobilenet_v2(
                 strides=strides,
                 dilation_rate=rate,
                 activation="relu6",
-                batch_norm=BATCH_NORM,
+                batch_norm=batch_norm,
+                padding="input" if torch else "same",
                 name="MobilenetV2.expanded_conv" + (f"_{block}" if block else ""),
             )
             if block in _LOW_LEVEL_BLOCKS:
-                endpoints[_LOW_LEVEL_BLOCKS[block]] = filtered
+                endpoints[_LOW_LEVEL_BLOCKS[block]] = x if torch else filtered
             block += 1
     return {**endpoints, "res5": x}

@@ -1,7 +1,7 @@
 """MobileNetV3 for segmentation (https://arxiv.org/abs/1905.02244), and MobileNet EdgeTPU.
 
 In the `_seg` networks the last block has half the width: the paper's Sec. 6.4 finds that
-segmentation doesn't miss the rest.
+segmentation doesn't miss the rest. `mobilenet_v3_large_torch` has it whole.
 """
 
 import dataclasses
@@ -47,6 +47,10 @@ _LARGE = (
     _Block(6, 80, 5, se=True, swish=True),
     _Block(6, 80, 5, se=True, swish=True),
 )
+# The same with the last block whole.
+_LARGE_FULL = (*_LARGE[:12], _Block(6, 160, 5, 2, se=True, swish=True)) + 2 * (
+    _Block(6, 160, 5, se=True, swish=True),
+)
 _SMALL = (
     _Block(1, 16, stride=2, se=True),
     _Block(72 / 16, 24, stride=2),
@@ -87,16 +91,24 @@ def _build(
     low_level: dict[int, str],
     output_stride: int,
     depth_multiplier: float,
+    torch: bool = False,
 ) -> dict:
-    """[B, H, W, 3] in [-1, 1] -> endpoints; `low_level` maps block numbers to names."""
+    """[B, H, W, 3] -> endpoints; `low_level` maps block numbers to names.
+
+    `torch` follows torchvision: padding alike on all sides, hard sigmoid gates, the new atrous
+    rate in the block that loses its stride too, and outputs of blocks as low-level features.
+    """
 
     def width(channels: float) -> int:
         return make_divisible(channels * depth_multiplier, 8)
 
-    tracker = StrideTracker(output_stride)
+    tracker = StrideTracker(output_stride, keeps_rate=not torch)
+    padding = "explicit" if torch else "same"
     shared: dict[str, Any] = dict(activation=activation, batch_norm=BATCH_NORM, initializer=0.09)
     strides, _ = tracker.next(2)
-    x = conv_bn_act(x, width(stem), 3, strides=strides, **shared, name=f"{scope}.Conv")
+    x = conv_bn_act(
+        x, width(stem), 3, strides=strides, padding=padding, **shared, name=f"{scope}.Conv"
+    )
     endpoints = {}
     for number, block in enumerate(blocks):
         strides, rate = tracker.next(block.stride)
@@ -109,13 +121,15 @@ def _build(
             dilation_rate=rate,
             activation="hard_swish" if block.swish else "relu",
             batch_norm=BATCH_NORM,
+            padding=padding,
             use_squeeze_excite=block.se,
+            gate_activation="hard_sigmoid" if torch else "q_sigmoid",
             fused=block.fused,
             residual=block.residual,
             name=f"{scope}.expanded_conv" + (f"_{number}" if number else ""),
         )
         if number in low_level:
-            endpoints[low_level[number]] = filtered
+            endpoints[low_level[number]] = x if torch else filtered
     x = conv_bn_act(x, width(last), 1, **shared, name=f"{scope}.Conv_1")
     return {**endpoints, "res5": x}
 
@@ -132,6 +146,26 @@ def mobilenet_v3_large_seg(x, *, output_stride: int, depth_multiplier: float = 1
         low_level={2: "res2", 5: "res3", 11: "res4"},
         output_stride=output_stride,
         depth_multiplier=depth_multiplier,
+    )
+
+
+def mobilenet_v3_large_torch(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3], normalised by mean and deviation -> endpoints; "res5" has 960 channels.
+
+    torchvision's network, whose features at an output stride below 32 are not the dense ones
+    subsampled. Its low-level features are the outputs of blocks with a stride.
+    """
+    return _build(
+        x,
+        _LARGE_FULL,
+        scope="MobilenetV3",
+        stem=16,
+        last=960,
+        activation="hard_swish",
+        low_level={1: "res2", 3: "res3", 6: "res4"},
+        output_stride=output_stride,
+        depth_multiplier=depth_multiplier,
+        torch=True,
     )
 
 

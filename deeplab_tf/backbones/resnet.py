@@ -2,18 +2,19 @@
 
 Three things differ from the paper: a stage's stride sits in its last unit, the last stage has the
 rates of a multi grid (v3, Sec. 3.3) and may be repeated in cascade (v3, Sec. 3.2), and the beta
-variants begin with three 3x3 convolutions instead of one 7x7.
+variants begin with three 3x3 convolutions instead of one 7x7. The PyTorch variants ("v1.5") have
+the stride in a stage's first unit, on its 3x3 convolution, and pad the max pool alike on all sides.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from keras import layers
 
 from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
+from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act, explicit_padding
 
 BATCH_NORM = BatchNormSettings(epsilon=1e-5, momentum=0.95)
 _SHARED: dict[str, Any] = dict(batch_norm=BATCH_NORM, initializer="he_normal")
@@ -30,12 +31,15 @@ class Variant:
         stem: filters of the 3x3 convolutions that it begins with; one number means a 7x7.
         bottleneck: units of 1x1, 3x3 and 1x1 convolutions, four times as wide at their end;
             else of two 3x3.
+        strided_unit: which unit of a stage has its stride: "last" as in slim, "first" as in
+            PyTorch, where low-level features are then the stages' outputs.
     """
 
     scope: str
     units: tuple[int, int, int, int]
     stem: tuple[int, ...]
     bottleneck: bool = True
+    strided_unit: Literal["first", "last"] = "last"
 
 
 RESNET_18 = Variant("resnet_v1_18", (2, 2, 2, 2), (64,), bottleneck=False)
@@ -44,6 +48,8 @@ RESNET_50 = Variant("resnet_v1_50", (3, 4, 6, 3), (64,))
 RESNET_50_BETA = Variant("resnet_v1_50", (3, 4, 6, 3), (64, 64, 128))
 RESNET_101 = Variant("resnet_v1_101", (3, 4, 23, 3), (64,))
 RESNET_101_BETA = Variant("resnet_v1_101", (3, 4, 23, 3), (64, 64, 128))
+RESNET_50_TORCH = Variant("resnet_50", (3, 4, 6, 3), (64,), strided_unit="first")
+RESNET_101_TORCH = Variant("resnet_101", (3, 4, 23, 3), (64,), strided_unit="first")
 
 
 def _stem(x, variant: Variant, strides: int):
@@ -68,6 +74,14 @@ def _stem(x, variant: Variant, strides: int):
             name=f"{variant.scope}.conv1_{number}",
         )
     return x
+
+
+def _pool(x, variant: Variant, strides: int):
+    name, padding = f"{variant.scope}.pool1", "same"
+    if variant.strided_unit == "first":
+        # Zeros are as good as the lowest number here: they come after a ReLU.
+        x, padding = explicit_padding(x, 3, name=f"{name}.pad"), "valid"
+    return layers.MaxPooling2D(3, strides, padding=padding, name=name)(x)
 
 
 def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, name: str):
@@ -112,7 +126,8 @@ def resnet_v1(
 
     Args:
         variant: which one.
-        x: normalised pixels: [-1, 1] for the beta variants, else less the ImageNet means.
+        x: normalised pixels: [-1, 1] for the beta variants, less the ImageNet means for the
+            others, and over their deviations for the PyTorch ones.
         output_stride: 8, 16 or 32.
         multi_grid: one rate for each unit of the last stage; None is all ones.
         cascade_blocks: stages in all. Those after the fourth are copies of it, and each asks for
@@ -134,13 +149,18 @@ def resnet_v1(
         )
     tracker = StrideTracker(output_stride)
     x = _stem(x, variant, tracker.next(2)[0])
-    x = layers.MaxPooling2D(3, tracker.next(2)[0], padding="same", name=f"{variant.scope}.pool1")(x)
+    x = _pool(x, variant, tracker.next(2)[0])
     kind = "bottleneck_v1" if variant.bottleneck else "lite_bottleneck_v1"
     endpoints = {}
     for stage in range(1, cascade_blocks + 1):
         width, units = _WIDTHS[min(stage, 4) - 1], variant.units[min(stage, 4) - 1]
         for unit in range(1, units + 1):
-            strides, rate = tracker.next(2 if unit == units and stage < cascade_blocks else 1)
+            if variant.strided_unit == "first":
+                strided, endpoint = unit == 1 and stage > 1, unit == units
+            else:
+                # The endpoint is the last unit of the stage's own size: the next has the stride.
+                strided, endpoint = unit == units and stage < cascade_blocks, unit == units - 1
+            strides, rate = tracker.next(2 if strided else 1)
             x, before_sum = _unit(
                 x,
                 variant,
@@ -149,7 +169,6 @@ def resnet_v1(
                 dilation_rate=rate * (grid[unit - 1] if stage >= 4 else 1),
                 name=f"{variant.scope}.block{stage}.unit_{unit}.{kind}",
             )
-            # The last unit of the stage's own size: the one after it has the stride.
-            if unit == units - 1 and stage < 4:
-                endpoints[f"res{stage + 1}"] = before_sum
+            if endpoint and stage < 4:
+                endpoints[f"res{stage + 1}"] = x if unit == units else before_sum
     return {**endpoints, "res5": x}

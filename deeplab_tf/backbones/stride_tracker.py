@@ -6,10 +6,16 @@ class StrideTracker:
 
     The layer that loses its stride still runs with the old rate; those after it take the new
     one. So the features equal the dense network's, subsampled.
+
+    Args:
+        output_stride: wanted.
+        keeps_rate: False gives the layer that loses its stride the new rate already, which
+            torchvision's MobileNetV3 was trained with.
     """
 
-    def __init__(self, output_stride: int):
+    def __init__(self, output_stride: int, *, keeps_rate: bool = True):
         self._output_stride = output_stride
+        self._keeps_rate = keeps_rate
         self._stride = 1
         self._rate = 1
 
@@ -20,4 +26,4 @@ class StrideTracker:
             return stride, self._rate
         rate = self._rate
         self._rate *= stride
-        return 1, rate
+        return 1, rate if self._keeps_rate else self._rate

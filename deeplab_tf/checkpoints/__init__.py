@@ -5,13 +5,14 @@ from pathlib import Path
 
 import keras
 
-from deeplab_tf.checkpoints import frozen_graph, tf1, tflite
+from deeplab_tf.checkpoints import frozen_graph, pytorch, pytorch_file, tf1, tflite
 from deeplab_tf.checkpoints.strict import Assigned, Loaded, Source, assign
 from deeplab_tf.errors import InputError
 
 __all__ = ["Assigned", "Loaded", "Source", "load", "read"]
 
 CHECKPOINT, FROZEN_GRAPH, TFLITE = "TF1 checkpoint", "frozen graph", "TFLite"
+PYTORCH = "PyTorch state dict"
 # How files begin that people give by mistake, and what to do with them.
 _OTHER_FILES = (
     (b"\x1f\x8b", "is a compressed archive; unpack it (tar xf) and name what was in it"),
@@ -33,8 +34,9 @@ def load(
 
     Args:
         model: of the architecture that the file holds.
-        path: a TF1 checkpoint (folder, prefix or one of its files), a frozen graph (.pb), or a
-            float TFLite file of an official model.
+        path: a TF1 checkpoint (folder, prefix or one of its files), a frozen graph (.pb), a
+            float TFLite file of an official model, or a PyTorch state dict (.pth, .pt,
+            .safetensors), which is read without PyTorch and without running anything in it.
         new_last_layer: True leaves the last layer as it was made in any case; False makes
             another number of classes an error.
 
@@ -49,11 +51,12 @@ def load(
 
 
 def read(path: str | os.PathLike, model: keras.Model) -> Source:
-    """The variables in an official file, by their TF1 names.
+    """The variables in an official file, by their names there; those of TFLite by their TF1 names.
 
     Args:
         path: see `load`.
-        model: says which batch norms were folded into the convolutions of a TFLite file.
+        model: says which batch norms were folded into the convolutions of a TFLite file, and
+            which modules a PyTorch file has.
     """
     kind = recognise(path)
     if kind == CHECKPOINT:
@@ -61,6 +64,9 @@ def read(path: str | os.PathLike, model: keras.Model) -> Source:
     if kind == TFLITE:
         arrays, origins = tflite.unfold(tflite.read_tflite(path), model)
         return Source(str(path), kind, arrays, origins)
+    if kind == PYTORCH:
+        arrays, names, origins = pytorch.read_pytorch(path, model)
+        return Source(str(path), kind, arrays, origins, names)
     return Source(str(path), kind, frozen_graph.read_frozen_graph(path))
 
 
@@ -85,6 +91,8 @@ def recognise(path: str | os.PathLike) -> str:
         raise InputError(f"{path} is empty; download it again.")
     if head[4:8] == tflite.IDENTIFIER:
         return TFLITE
+    if pytorch_file.recognise_pytorch(path, head):
+        return PYTORCH
     for beginning, what in _OTHER_FILES:
         if head.startswith(beginning):
             raise InputError(f"{path} {what}.")
@@ -97,6 +105,6 @@ def recognise(path: str | os.PathLike) -> str:
             raise
         raise InputError(
             f"{path} is none of what can be read: a TF1 checkpoint, a frozen graph (.pb), a float "
-            "TFLite file."
+            "TFLite file, a PyTorch state dict (.pth, .safetensors)."
         ) from None
     return FROZEN_GRAPH

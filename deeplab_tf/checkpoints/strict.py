@@ -5,14 +5,28 @@ import difflib
 import logging
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
 import keras
 import numpy as np
 
-from deeplab_tf.checkpoints.tf1 import is_weight, source_name, variable_path
+from deeplab_tf.checkpoints import tf1
 from deeplab_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)
+
+
+class Names(Protocol):
+    """The rule between a file's names and a model's variable paths: `tf1`, for example."""
+
+    def variable_path(self, name: str, model: keras.Model) -> str:
+        """Our path of a variable in the file."""
+
+    def source_name(self, path: str, model: keras.Model) -> str:
+        """The file's name of one of our variables."""
+
+    def is_weight(self, name: str, model: keras.Model) -> bool:
+        """False for what is in the file but no weight of the model, by rule."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +36,16 @@ class Source:
     Attributes:
         path: the file, or the prefix of a checkpoint's files.
         format: of the file, in words.
-        arrays: TF1 variable name -> array in TensorFlow's layout.
-        origins: TF1 variable name -> where the array comes from, if not from a variable of that
-            name.
+        arrays: variable name -> array in TensorFlow's layout.
+        origins: variable name -> where the array comes from, if not from a variable of that name.
+        names: the rule of these names; that of TF1 unless said.
     """
 
     path: str
     format: str
     arrays: Mapping[str, np.ndarray]
     origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    names: Names = tf1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +64,8 @@ class Loaded:
     Attributes:
         path, format: of the file.
         variables: those that were set, in the model's order.
-        left_out: names in the file that are no weights: counters, optimiser slots, averages.
+        left_out: names in the file that are no weights of the model: counters, optimiser slots,
+            averages, an auxiliary head.
         new: paths of the last layer that were not set, since the file has another number of
             classes.
     """
@@ -63,7 +79,7 @@ class Loaded:
     def __str__(self) -> str:
         text = f"{self.path} ({self.format}): {len(self.variables)} variables set"
         if self.left_out:
-            text += f", {len(self.left_out)} left out (counters, optimiser slots)"
+            text += f", {len(self.left_out)} left out (counters, optimiser slots, auxiliary heads)"
         if self.new:
             text += f", {len(self.new)} made anew ({', '.join(self.new)})"
         return text + "."
@@ -74,15 +90,16 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
 
     Args:
         model: to fill.
-        source: TF1 names; see `deeplab_tf.checkpoints.read`.
+        source: see `deeplab_tf.checkpoints.read`.
         new_last_layer: None leaves the last layer as it was made if the file's has another
             number of classes, and logs that; True always does; False never.
 
     Raises:
         InputError: something is missing, extra or misshapen; the message has the names.
     """
-    weights = {name: array for name, array in source.arrays.items() if is_weight(name)}
-    by_path = {variable_path(name, model): name for name in weights}
+    names = source.names
+    weights = {name: a for name, a in source.arrays.items() if names.is_weight(name, model)}
+    by_path = {names.variable_path(name, model): name for name in weights}
     wanted = {weight.path: weight for weight in model.weights}
     shapes = {path: tuple(weights[name].shape) for path, name in by_path.items()}
     new = _new_variables(model, wanted, shapes, new_last_layer)
@@ -91,7 +108,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     extra = [
         name
         for name in weights
-        if by_path[variable_path(name, model)] != name or variable_path(name, model) not in wanted
+        if (path := names.variable_path(name, model)) not in wanted or by_path[path] != name
     ]
     misshapen = [
         path
@@ -100,7 +117,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     ]
     if missing or extra or misshapen:
         problems = [
-            *_missing(missing, extra, model),
+            *_missing([names.source_name(path, model) for path in missing], extra),
             *_extra(extra),
             *_misshapen(misshapen, shapes, by_path, wanted),
         ]
@@ -123,7 +140,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
             for path in wanted
             if path not in new
         ),
-        left_out=tuple(sorted(name for name in source.arrays if not is_weight(name))),
+        left_out=tuple(sorted(name for name in source.arrays if name not in weights)),
         new=tuple(new),
     )
 
@@ -157,10 +174,9 @@ def _class_counts(model, shapes) -> tuple[int, int] | None:
     return (theirs, ours) if theirs != ours else None
 
 
-def _missing(paths: list[str], extra: list[str], model) -> list[str]:
+def _missing(names: list[str], extra: list[str]) -> list[str]:
     lines = []
-    for path in paths:
-        name = source_name(path, model)
+    for name in names:
         near = difflib.get_close_matches(name, extra, n=1, cutoff=0.8)
         lines.append(f"{name} (is it {near[0]}?)" if near else name)
     return _listed("missing", lines)

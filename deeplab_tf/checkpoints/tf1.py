@@ -60,7 +60,7 @@ def _names(layer_name: str, model: keras.Model, last: str = "") -> dict[str, str
     return _PLAIN
 
 
-def is_weight(name: str) -> bool:
+def is_weight(name: str, model: keras.Model | None = None) -> bool:
     """False for counters, optimiser slots and averages.
 
     Averages are left out like slots: the official code evaluates and exports the weights as

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from deeplab_tf.errors import InputError
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import strips
 
@@ -70,8 +71,43 @@ def prepare(
     return Prepared(image, filled)
 
 
+class PixelScores(abc.ABC):
+    """What a model says about every pixel of a picture.
+
+    Attributes:
+        size: (height, width) of the picture.
+    """
+
+    size: tuple[int, int]
+
+    @property
+    @abc.abstractmethod
+    def num_classes(self) -> int:
+        """Of the model."""
+
+    @abc.abstractmethod
+    def probabilities(self) -> np.ndarray:
+        """float32 [H, W, classes]; large."""
+
+    @abc.abstractmethod
+    def labels(self) -> np.ndarray:
+        """The most probable class of each pixel, the first of equals: uint8 or uint16 [H, W]."""
+
+    @abc.abstractmethod
+    def alpha(self, classes: Sequence[int]) -> np.ndarray:
+        """How opaque these classes are drawn: float32 [H, W], 0..1.
+
+        0 where they are less probable than a quarter, 1 from three quarters on, linear between.
+        The probability itself would leave a haze of doubt over the background.
+        """
+
+    @abc.abstractmethod
+    def opacity(self, classes: Sequence[int]) -> np.ndarray:
+        """`alpha` in 8 bits: uint8 [H, W]; all that a picture file can hold."""
+
+
 @dataclasses.dataclass(frozen=True)
-class ScoreMap:
+class ScoreMap(PixelScores):
     """Class probabilities at the model's resolution, to be read at the picture's.
 
     Kept small because [H, W, classes] of a large photo doesn't fit into memory. What is asked for
@@ -91,7 +127,6 @@ class ScoreMap:
         return self.values.shape[-1]
 
     def probabilities(self) -> np.ndarray:
-        """float32 [H, W, classes]."""
         if self.values.shape[:2] == self.size:
             return self.values
         result = np.empty((*self.size, self.num_classes), np.float32)
@@ -100,9 +135,7 @@ class ScoreMap:
         return result
 
     def labels(self) -> np.ndarray:
-        """The most probable class of each pixel, the first of equals: uint8 or uint16 [H, W]."""
-        dtype = np.uint8 if self.num_classes <= 256 else np.uint16
-        result = np.zeros(self.size, dtype)
+        result: np.ndarray = np.zeros(self.size, label_dtype(self.num_classes))
         for rows in strips(*self.size):
             if self.num_classes == 2:  # one map instead of two, they add up to one
                 margin = self.values[..., 1] - self.values[..., 0]
@@ -116,20 +149,14 @@ class ScoreMap:
         return result
 
     def alpha(self, classes: Sequence[int]) -> np.ndarray:
-        """How opaque these classes are drawn: float32 [H, W], 0..1.
-
-        0 where they are less probable than a quarter, 1 from three quarters on, linear between.
-        The probability itself would leave a haze of doubt over the background.
-        """
         total = self.values[..., list(classes)].sum(-1)
-        return _contrast(self._enlarge(total, slice(0, self.size[0])))
+        return contrast(self._enlarge(total, slice(0, self.size[0])))
 
     def opacity(self, classes: Sequence[int]) -> np.ndarray:
-        """`alpha` in 8 bits: uint8 [H, W]; all that a picture file can hold."""
         total = self.values[..., list(classes)].sum(-1)
         result = np.empty(self.size, np.uint8)
         for rows in strips(*self.size):
-            result[rows] = np.rint(_contrast(self._enlarge(total, rows)) * 255)
+            result[rows] = np.rint(contrast(self._enlarge(total, rows)) * 255)
         return result
 
     def _enlarge(
@@ -151,7 +178,8 @@ class ScoreMap:
         return enlarged
 
 
-def _contrast(probability: np.ndarray) -> np.ndarray:
+def contrast(probability: np.ndarray) -> np.ndarray:
+    """Probability -> opacity: see `PixelScores.alpha`."""
     return np.clip(probability * 2 - 0.5, 0, 1)
 
 
@@ -174,11 +202,29 @@ class Runner(abc.ABC):
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Pixels uint8 [B, h, w, 3] at the model's size -> probabilities float32 [B, ., ., C]."""
 
-    def scores(self, image: np.ndarray) -> ScoreMap:
+    @property
+    def only_size(self) -> tuple[int, int] | None:
+        """(height, width) to which every picture is brought, here or inside the model, if any."""
+        return self.size
+
+    def fused(self, scales: Sequence[float], flip: bool) -> "Runner":
+        """This model, its probabilities averaged over scales of the picture and its mirror image.
+
+        Raises:
+            InputError: it can't be run at these scales.
+        """
+        if tuple(scales) != (1.0,):
+            raise InputError(
+                f"{self.name} takes pictures at one size, so scales are impossible; run the model "
+                "that it was exported from, or leave scales out."
+            )
+        return FlippedRunner(self) if flip else self
+
+    def scores(self, image: np.ndarray) -> PixelScores:
         """What the model says about uint8 RGB [H, W, 3]."""
         return self.batch_scores([image])[0]
 
-    def batch_scores(self, images: Sequence[np.ndarray]) -> list[ScoreMap]:
+    def batch_scores(self, images: Sequence[np.ndarray]) -> list[PixelScores]:
         """The same for several pictures, at once where the model has them at one size."""
         prepared = [self._prepare(image) for image in images]
         if len({p.image.shape for p in prepared}) == 1:
@@ -186,7 +232,7 @@ class Runner(abc.ABC):
         else:
             outputs = [self.forward(p.image[None])[0] for p in prepared]
         return [
-            ScoreMap(_without_padding(output, p), (image.shape[0], image.shape[1]))
+            ScoreMap(without_padding(output, p), (image.shape[0], image.shape[1]))
             for image, p, output in zip(images, prepared, outputs, strict=True)
         ]
 
@@ -202,12 +248,49 @@ class Runner(abc.ABC):
         return prepare(image, size, resize, max_pixels=self.max_pixels)
 
 
-def _without_padding(output: np.ndarray, prepared: Prepared) -> np.ndarray:
+def without_padding(output: np.ndarray, prepared: Prepared) -> np.ndarray:
     """The part of a map [h, w, C] that lies over the picture."""
     filled, whole = prepared.filled, prepared.image.shape[:2]
     rows = max(1, round(output.shape[0] * filled[0] / whole[0]))
     columns = max(1, round(output.shape[1] * filled[1] / whole[1]))
     return output[:rows, :columns]
+
+
+class FlippedRunner(Runner):
+    """Another runner's mean over the picture and its mirror image.
+
+    Args:
+        runner: sees both.
+    """
+
+    def __init__(self, runner: Runner):
+        self._runner = runner
+        self.name = f"{runner.name}, flipped too"
+        self.info, self.size, self.max_pixels = runner.info, runner.size, runner.max_pixels
+
+    @property
+    def only_size(self) -> tuple[int, int] | None:
+        return self._runner.only_size
+
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        mirrored = self._runner.forward(np.ascontiguousarray(batch[:, :, ::-1]))
+        return (self._runner.forward(batch) + mirrored[:, :, ::-1]) / 2
+
+    def _prepare(self, image: np.ndarray) -> Prepared:
+        return self._runner._prepare(image)
+
+
+def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The smallest type of a label map."""
+    return np.uint8 if num_classes <= 256 else np.uint16
+
+
+def background_class(info: ModelInfo) -> int | None:
+    """The value of the background class, if there is one; a model without names has it first."""
+    for index, name in enumerate(info.classes):
+        if name.lower() in ("background", "bg", "_background_", "__background__"):
+            return index
+    return None if info.classes else 0
 
 
 def class_name(info: ModelInfo, index: int) -> str:

@@ -1,6 +1,8 @@
 """Opens whatever holds a model: a preset, a preset folder, a SavedModel, a .tflite file."""
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from deeplab_tf.files import read_json
 from deeplab_tf.inference.base import Prepared, Runner, prepare, softmax
 from deeplab_tf.inference.intact import INFO_FILE
 from deeplab_tf.inference.litert import LiteRTRunner, quiet_stderr
+from deeplab_tf.inference.windows import OVERLAP, WindowRunner
 from deeplab_tf.models.info import ModelInfo
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -19,22 +22,88 @@ SAVED_MODEL_FILE = "saved_model.pb"
 _BEFORE_COMPILING = 8
 
 
-def load_runner(model: Any) -> Runner:
+def load_runner(
+    model: Any,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
+    output_stride: int | None = None,
+) -> Runner:
     """A runner for anything that segments pictures.
 
     Args:
         model: the name of a preset, a preset folder, a SavedModel folder, a .tflite file, a
             Keras model with `info`, or a runner, which comes back as it is.
+        scales, flip, window, overlap: see `refine`.
+        output_stride: of a preset or preset folder, in place of its own: 8 is finer and slower.
 
     Raises:
-        InputError: there is no such model, or its files are broken.
+        InputError: there is no such model, its files are broken, or it can't be run like that.
     """
+    runner = _open(model, output_stride)
+    return refine(runner, scales=scales, flip=flip, window=window, overlap=overlap)
+
+
+def refine(
+    runner: Runner,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
+) -> Runner:
+    """A runner that takes more trouble; with nothing asked, the same one.
+
+    Args:
+        runner: what to run.
+        scales: of the picture, the mean of whose probabilities decides (v3, Sec. 4: 0.5 to 1.75
+            in steps of a quarter). Each costs its square in time and memory.
+        flip: whether the mirror image has its say at each scale too.
+        window: (height, width) of the part of a picture to see at once, at the picture's own
+            resolution: for pictures that are larger than what the model was trained on.
+        overlap: share of a window that the next one covers too, a quarter if None.
+
+    Raises:
+        InputError: a value makes no sense, or the model can't be run like that.
+    """
+    scales = tuple(scales) if isinstance(scales, Sequence) else (scales,)
+    if not scales or not all(_is_number(scale) and 0 < scale < math.inf for scale in scales):
+        raise InputError(f"scales are numbers above 0, such as (0.5, 1.0, 1.75); got {scales!r}.")
+    if window is None and overlap is not None:
+        raise InputError("overlap is of windows: give window too, such as window=(513, 513).")
+    scales = tuple(float(scale) for scale in scales)
+    if scales != (1.0,) or flip:
+        runner = runner.fused(scales, flip)
+    if window is not None:
+        runner = WindowRunner(runner, window, OVERLAP if overlap is None else overlap)
+    return runner
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _open(model: Any, output_stride: int | None) -> Runner:
+    """The runner of a model, at its own output stride if that is None."""
+    path = Path(model) if isinstance(model, str | os.PathLike) else None
+    is_lite = path is not None and (
+        path.suffix == ".tflite" or (path.is_file() and is_lite_file(path))
+    )
+    if output_stride is not None and (
+        path is None or is_lite or (path / SAVED_MODEL_FILE).is_file()
+    ):
+        raise InputError(
+            f"{getattr(model, 'name', model)} is built already, so its output stride is fixed; "
+            f"name its preset or folder, or build it: from_preset(..., output_stride="
+            f"{output_stride})."
+        )
     if isinstance(model, Runner):
         return model
-    if not isinstance(model, str | os.PathLike):
+    if path is None:
         return KerasRunner(model)
-    path = Path(model)
-    if path.suffix == ".tflite" or (path.is_file() and is_lite_file(path)):
+    if is_lite:
         return LiteRTRunner(path)
     if (path / SAVED_MODEL_FILE).is_file():
         return SavedModelRunner(path)
@@ -50,7 +119,10 @@ def load_runner(model: Any) -> Runner:
             f"{path}: no model in this folder, neither a preset ({CONFIG_FILE}) nor a SavedModel "
             f"({SAVED_MODEL_FILE}). Name the folder that train, convert or export wrote."
         )
-    return KerasRunner(from_preset(model), name=str(model))
+    if output_stride is None:
+        return KerasRunner(from_preset(model), name=str(model))
+    name = f"{model}, output stride {output_stride}"
+    return KerasRunner(from_preset(model, output_stride=output_stride), name)
 
 
 def lite_file_of(preset: str | os.PathLike) -> Path | None:
@@ -74,10 +146,11 @@ class KerasRunner(Runner):
         model: float pixels 0..255 in, class logits out. Its `info`, if it has one, says how
             pictures are brought to its size.
         name: to call it; None takes the model's.
+        logits: False if the model gives probabilities.
     """
 
-    def __init__(self, model, name: str | None = None):
-        self.model = model
+    def __init__(self, model, name: str | None = None, *, logits: bool = True):
+        self.model, self._logits = model, logits
         self.name = name or model.name
         self.info = getattr(model, "info", None) or ModelInfo()
         self._calls = 0
@@ -95,7 +168,27 @@ class KerasRunner(Runner):
             output = self.model(batch.astype(np.float32), training=False)
         if isinstance(output, dict):
             output = output[keys.SEMANTIC_LOGITS]
-        return softmax(keras.ops.convert_to_numpy(output))
+        output = keras.ops.convert_to_numpy(output)
+        return softmax(output) if self._logits else output
+
+    def fused(self, scales: Sequence[float], flip: bool) -> Runner:
+        fusible = "logits" in getattr(self.model, "endpoints", {})
+        if not fusible or "output_stride" not in self.model.get_config():
+            return super().fused(scales, flip)
+        if self.size and any(scale != 1 for scale in scales):
+            raise InputError(
+                f"{self.name} was built for {self.size[0]}x{self.size[1]} pixels only; for scales "
+                "open its size: from_preset(..., image_shape=(None, None, 3))."
+            )
+        from deeplab_tf.postprocess.multi_scale import fused_model
+
+        model = fused_model(self.model, eval_scales=scales, add_flipped_images=flip)
+        listed = ", ".join(f"{scale:g}" for scale in scales)
+        runner = KerasRunner(
+            model, f"{self.name}, scales {listed}{', flipped too' if flip else ''}", logits=False
+        )
+        runner.info = self.info
+        return runner
 
 
 class SavedModelRunner(Runner):
@@ -131,6 +224,10 @@ class SavedModelRunner(Runner):
             known = max(len(self.info.classes), int(array.max(initial=0)) + 1, 2)
             return np.eye(known, dtype=np.float32)[array.astype(np.int64)]
         return array.astype(np.float32)
+
+    @property
+    def only_size(self) -> tuple[int, int] | None:
+        return None if self.info.resize == "none" else self.info.image_size
 
     def _prepare(self, image: np.ndarray) -> Prepared:
         return prepare(image, None, "none", max_pixels=self.max_pixels)

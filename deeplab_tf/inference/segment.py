@@ -11,7 +11,7 @@ from PIL import Image
 
 from deeplab_tf import pictures
 from deeplab_tf.errors import InputError
-from deeplab_tf.inference.base import ScoreMap, class_name
+from deeplab_tf.inference.base import PixelScores, background_class, class_name
 from deeplab_tf.inference.runner import load_runner
 from deeplab_tf.models.info import ModelInfo
 
@@ -32,14 +32,14 @@ class Segmentation:
     Attributes:
         image: the picture, upright RGB uint8 [H, W, 3].
         labels: the class of each pixel, [H, W].
-        scores: probabilities at the model's resolution.
+        scores: probabilities, kept small.
         info: names and colours of the classes.
         name: of the picture, without folder and suffix.
     """
 
     image: np.ndarray
     labels: np.ndarray
-    scores: ScoreMap
+    scores: PixelScores
     info: ModelInfo
     name: str = "picture"
 
@@ -60,7 +60,9 @@ class Segmentation:
     @property
     def shares(self) -> dict[str, float]:
         """Share of the picture by class, for the classes in it; largest first."""
-        counts = np.bincount(self.labels.ravel(), minlength=self.scores.num_classes)
+        counts = np.zeros(self.scores.num_classes, np.int64)
+        for rows in pictures.strips(*self.labels.shape):  # bincount takes 8 bytes for a pixel
+            counts += np.bincount(self.labels[rows].ravel(), minlength=len(counts))
         return {
             class_name(self.info, int(i)): float(counts[i] / self.labels.size)
             for i in np.argsort(-counts, kind="stable")
@@ -70,7 +72,7 @@ class Segmentation:
     def alpha(self, classes: Classes = None) -> np.ndarray:
         """How opaque `classes` are in a cut-out: float32 [H, W], 0..1.
 
-        The edge is soft, but what is improbable is clear: see `ScoreMap.alpha`.
+        The edge is soft, but what is improbable is clear: see `PixelScores.alpha`.
 
         Args:
             classes: names or values. None takes all but the background.
@@ -147,20 +149,13 @@ class Segmentation:
 
     def can_give(self, what: str) -> bool:
         """Whether an output needs no classes to be named."""
-        return what in ("mask", "overlay") or self._background() is not None
-
-    def _background(self) -> int | None:
-        """The value of the background class, if there is one."""
-        for index, name in enumerate(self.info.classes):
-            if name.lower() in ("background", "bg", "_background_", "__background__"):
-                return index
-        return None if self.info.classes else 0
+        return what in ("mask", "overlay") or background_class(self.info) is not None
 
     def class_values(self, classes: Classes = None) -> list[int]:
         """Values of classes given by name or value; see `alpha`."""
         count = self.scores.num_classes
         if classes is None:
-            background = self._background()
+            background = background_class(self.info)
             if background is None:
                 raise InputError(
                     "this model has no background class; name the classes to keep, some of: "
@@ -181,20 +176,34 @@ class Segmentation:
 
 
 def segment(
-    model: Any, picture: str | os.PathLike | bytes | Image.Image | np.ndarray
+    model: Any,
+    picture: str | os.PathLike | bytes | Image.Image | np.ndarray,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: tuple[int, int] | None = None,
+    overlap: float | None = None,
 ) -> Segmentation:
     """Segments one picture.
 
+    With a window, memory stays bounded: see `WindowRunner` for figures. A cut-out or blur of
+    other classes than all but the background then runs the windows again.
+
     Args:
         model: a Keras model of ours, the name of a preset, a folder, a .tflite file, or a
-            runner. For many pictures open it once: `load_runner(name)`.
+            runner. For many pictures open it once: `load_runner(name, ...)`, which takes the
+            options below too.
         picture: a file, its bytes, a Pillow picture or a uint8 RGB array, of any size.
+        scales: sizes of the picture to run, such as (0.5, 1.0, 1.75); probabilities are averaged.
+        flip: also run the mirror image.
+        window: (height, width) of parts to run one by one, at the picture's own resolution.
+        overlap: share of a window that the next one covers too; None is a quarter.
 
     Raises:
-        InputError: the model or the picture can't be read.
+        InputError: the model or the picture can't be read, or an option makes no sense.
     """
     image = pictures.read_image(picture)
-    runner = load_runner(model)
+    runner = load_runner(model, scales=scales, flip=flip, window=window, overlap=overlap)
     scores = runner.scores(image)
     name = Path(picture).stem if isinstance(picture, str | os.PathLike) else "picture"
     return Segmentation(image, scores.labels(), scores, runner.info, name)

@@ -34,7 +34,7 @@ def _clip6(x):
 
 
 def activate(x, activation: str | None, *, name: str):
-    """Applies "relu", "relu6", "hard_swish", "sigmoid", "q_sigmoid", "clip6" or nothing (None)."""
+    """Applies an activation by its name, or nothing for None."""
     if activation is None:
         return x
     if activation == "relu":
@@ -45,16 +45,16 @@ def activate(x, activation: str | None, *, name: str):
         return layers.Activation(_clip6, name=name)(x)
     if activation == "hard_swish":
         return layers.Activation("hard_silu", name=name)(x)
-    if activation == "sigmoid":
-        return layers.Activation("sigmoid", name=name)(x)
+    if activation in ("sigmoid", "hard_sigmoid"):
+        return layers.Activation(activation, name=name)(x)
     if activation == "q_sigmoid":
         # The gate of the mobile models is relu6(x + 3) * 0.16667, not / 6.
         x = layers.Rescaling(1.0, offset=3.0, name=f"{name}.shift")(x)
         x = layers.ReLU(6.0, name=f"{name}.relu6")(x)
         return layers.Rescaling(0.16667, name=name)(x)
     raise ValueError(
-        "activation is one of relu, relu6, clip6, hard_swish, q_sigmoid, sigmoid, None; "
-        f"got {activation!r}."
+        "activation is one of relu, relu6, clip6, hard_swish, hard_sigmoid, q_sigmoid, sigmoid, "
+        f"None; got {activation!r}."
     )
 
 

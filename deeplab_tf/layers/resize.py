@@ -1,4 +1,4 @@
-"""Resizing with aligned corners, as the official code does everywhere."""
+"""Resizing: with aligned corners, as the official code does everywhere, or by pixel centres."""
 
 import keras
 from keras import ops
@@ -9,18 +9,23 @@ def scale_dimension(size: int, scale: float) -> int:
     return int((float(size) - 1.0) * scale + 1.0)
 
 
-def _source_positions(size_in: int, size_out: int):
+def _source_positions(size_in: int, size_out: int, align_corners: bool = True):
     """Where each output row reads: float32 [size_out], products in float32 as the kernels do."""
+    if not align_corners:
+        scale = ops.cast(size_in / size_out, "float32")
+        return ops.maximum((ops.arange(size_out, dtype="float32") + 0.5) * scale - 0.5, 0.0)
     scale = (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
     return ops.arange(size_out, dtype="float32") * ops.cast(scale, "float32")
 
 
-def resize_bilinear(x, size):
-    """Bilinear resize with aligned corners: [B, H, W, C] -> [B, size[0], size[1], C].
+def resize_bilinear(x, size, *, align_corners: bool = True):
+    """Bilinear resize: [B, H, W, C] -> [B, size[0], size[1], C].
 
     Args:
         x: float tensor (other types become float32).
         size: (height, width), integers or, in a TensorFlow graph, scalar tensors.
+        align_corners: corner pixels lie on corner pixels. False takes pixels for squares and
+            reads at their centres ("half-pixel"), PyTorch's default.
 
     Returns:
         A tensor of x's dtype (float32 if x isn't a float).
@@ -31,12 +36,15 @@ def resize_bilinear(x, size):
         import tensorflow as tf
 
         resized = tf.raw_ops.ResizeBilinear(
-            images=wide, size=tf.stack(size), align_corners=True, half_pixel_centers=False
+            images=wide,
+            size=tf.stack(size),
+            align_corners=align_corners,
+            half_pixel_centers=not align_corners,
         )
         return ops.cast(resized, dtype)
     for axis, size_out in ((1, size[0]), (2, size[1])):
         size_in = wide.shape[axis]
-        position = _source_positions(size_in, size_out)
+        position = _source_positions(size_in, size_out, align_corners)
         lower = ops.clip(ops.cast(ops.floor(position), "int32"), 0, size_in - 1)
         upper = ops.minimum(lower + 1, size_in - 1)
         weight = ops.reshape(
@@ -73,14 +81,15 @@ def resize_nearest(x, size):
 class ResizeLike(keras.layers.Layer):
     """Resizes the first of two inputs to the height and width of the second, times `scale`.
 
-    [[B, h, w, C], [B, H, W, D]] -> [B, H, W, C], bilinear with aligned corners. A whole factor
+    [[B, h, w, C], [B, H, W, D]] -> [B, H, W, C], bilinear, see `resize_bilinear`. A whole factor
     can't do this: 33 has to become 129, not 132. With a `scale` the sides are
     `scale_dimension` of the second input's.
     """
 
-    def __init__(self, scale: float = 1.0, **kwargs):
+    def __init__(self, scale: float = 1.0, align_corners: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.scale = scale
+        self.align_corners = align_corners
 
     def _target(self, side):
         if side is None or self.scale == 1.0:
@@ -95,11 +104,15 @@ class ResizeLike(keras.layers.Layer):
         # Open sides are symbolic tensors, which can't be compared here.
         if all(isinstance(side, int) for side in size) and tuple(x.shape[1:3]) == size:
             return x
-        return resize_bilinear(x, size)
+        return resize_bilinear(x, size, align_corners=self.align_corners)
 
     def compute_output_shape(self, input_shape):
         (batch, _, _, channels), reference = input_shape
         return (batch, *(self._target(side) for side in reference[1:3]), channels)
 
     def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "align_corners": self.align_corners,
+        }

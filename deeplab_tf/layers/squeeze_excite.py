@@ -6,13 +6,13 @@ from deeplab_tf.layers.channels import make_divisible
 from deeplab_tf.layers.conv import conv_bn_act
 
 
-def squeeze_excite(x, *, factor: int = 4, name: str):
+def squeeze_excite(x, *, factor: int = 4, gate_activation: str = "q_sigmoid", name: str):
     """Scales channels by a gate made from their means: [B, H, W, C] -> [B, H, W, C]."""
     channels = x.shape[-1]
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.mean")(x)
     squeezed = make_divisible(channels / factor, 8)
     gate = conv_bn_act(gate, squeezed, 1, batch_norm=None, activation="relu", name=f"{name}.Conv")
     gate = conv_bn_act(
-        gate, channels, 1, batch_norm=None, activation="q_sigmoid", name=f"{name}.Conv_1"
+        gate, channels, 1, batch_norm=None, activation=gate_activation, name=f"{name}.Conv_1"
     )
     return layers.Multiply(name=f"{name}.multiply")([x, gate])

@@ -37,17 +37,20 @@ def aspp(
     image_pooling: bool = True,
     image_pooling_window: tuple[int, int] | None = None,
     image_pooling_strides: tuple[int, int] = (1, 1),
+    image_pooling_last: bool = False,
     separable: bool = True,
     concat_projection: bool = True,
     squeeze_and_excitation: bool = False,
     gate: str = "sigmoid",
     activation: str = "relu",
     dropout_rate: float = 0.1,
+    align_corners: bool = True,
 ):
     """[B, H, W, C] -> [B, H, W, filters] (without `concat_projection`: filters per branch).
 
     The image-level feature, a 1x1 branch and one 3x3 branch per rate, concatenated in the
-    official order: the kernel of `concat_projection` depends on it. With
+    official order: the kernel of `concat_projection` depends on it. `image_pooling_last` moves
+    the image-level feature behind the others, the order of PyTorch's models. With
     `squeeze_and_excitation` the image-level feature becomes a gate that multiplies the result
     instead: with one branch and no projection that is the light R-ASPP head of MobileNetV3
     (https://arxiv.org/abs/1905.02244, Sec. 6.4).
@@ -62,8 +65,9 @@ def aspp(
             strides=image_pooling_strides,
             gate=gate if squeeze_and_excitation else None,
         )
-        pooled = ResizeLike(name="image_pooling.resize")([pooled, x])
-        if not squeeze_and_excitation:
+        resize = ResizeLike(align_corners=align_corners, name="image_pooling.resize")
+        pooled = resize([pooled, x])
+        if not squeeze_and_excitation and not image_pooling_last:
             branches.append(pooled)
     branches.append(conv_bn_act(x, filters, 1, activation=activation, name="aspp0"))
     block = separable_conv_bn_act if separable else conv_bn_act
@@ -71,6 +75,8 @@ def aspp(
         branches.append(
             block(x, filters, 3, dilation_rate=rate, activation=activation, name=f"aspp{i}")
         )
+    if pooled is not None and not squeeze_and_excitation and image_pooling_last:
+        branches.append(pooled)
     y = layers.Concatenate(name="aspp.concat")(branches) if len(branches) > 1 else branches[0]
     if concat_projection:
         y = conv_bn_act(y, filters, 1, activation=activation, name="concat_projection")

@@ -17,7 +17,10 @@ def decoder_stage(
     separable: bool = True,
     sum_merge: bool = False,
     output_is_logits: bool = False,
+    num_convs: int = 2,
+    low_level_first: bool = False,
     activation: str = "relu",
+    align_corners: bool = True,
     suffix: str = "",
 ):
     """Refines x [B, H, W, C] by low-level features [B, h, w, c]: -> [B, h, w, filters].
@@ -28,6 +31,8 @@ def decoder_stage(
     the decoder of MobileNetV3.
 
     Args:
+        num_convs: 3x3 convolutions after the concatenation.
+        low_level_first: the low-level features' place in it; the official code puts them last.
         suffix: of the layer names; the official code numbers a second stage "_1".
     """
     plain: dict[str, Any] = dict(activation=None, batch_norm=None) if output_is_logits else {}
@@ -38,12 +43,13 @@ def decoder_stage(
         **{"activation": activation, **plain},
         name=f"decoder.feature_projection0{suffix}",
     )
-    x = ResizeLike(name=f"decoder.resize{suffix}")([x, low])
+    x = ResizeLike(align_corners=align_corners, name=f"decoder.resize{suffix}")([x, low])
     if sum_merge:
         x = _deep_branch(x, filters, separable, plain, activation, suffix)
         return layers.Add(name=f"decoder.add{suffix}")([x, low])
-    x = layers.Concatenate(name=f"decoder.concat{suffix}")([x, low])
-    for i in range(2):
+    both = [low, x] if low_level_first else [x, low]
+    x = layers.Concatenate(name=f"decoder.concat{suffix}")(both)
+    for i in range(num_convs):
         if separable:
             name = f"decoder.decoder_conv{i}{suffix}"
             x = separable_conv_bn_act(x, filters, 3, activation=activation, name=name)

@@ -17,17 +17,18 @@ from keras import initializers, layers
 from deeplab_tf import keys
 from deeplab_tf.backbones import BACKBONES, Backbone
 from deeplab_tf.errors import InputError
+from deeplab_tf.layers.conv import conv_bn_act
 from deeplab_tf.layers.resize import ResizeLike, scale_dimension
 from deeplab_tf.models.aspp import aspp
+from deeplab_tf.models.auxiliary import auxiliary_head
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.decoder import decoder_stage
 from deeplab_tf.models.dense_prediction_cell import dense_prediction_cell, read_cell
+from deeplab_tf.models.pixels import normalize_pixels
 
 # ASPP rates by output stride: half the stride, twice the rates (v3, Sec. 3.3).
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 _LOW_LEVEL = {4: "res2", 8: "res3", 16: "res4"}
-# What the plain ResNets of the official code subtract.
-_IMAGENET_MEANS = (123.15, 115.90, 103.06)
 
 
 def find_backbone(name: str) -> Backbone:
@@ -41,14 +42,6 @@ def find_backbone(name: str) -> Backbone:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(f"unknown backbone {name!r}.{hint} Known: {', '.join(BACKBONES)}.")
     return BACKBONES[name]
-
-
-def normalize_pixels(image, pixels: str):
-    """RGB 0..255 -> what the backbone was made for; the model's first layer."""
-    if pixels == "mean":
-        offset = [-mean for mean in _IMAGENET_MEANS]
-        return layers.Rescaling(1.0, offset=offset, name="preprocessed")(image)
-    return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessed")(image)
 
 
 def _layer_of(tensor) -> str:
@@ -76,6 +69,8 @@ class DeepLabV3(SegmentationModel):
         image_pooling_crop_size: (height, width) of the training crop, if the pooling window
             shall stay that of training; None pools the whole picture.
         image_pooling_stride: of that window.
+        image_pooling_last: its place among the concatenated branches; PyTorch's models have it
+            last, the official code first.
         aspp_with_batch_norm: False is DeepLabv2's head: one logits convolution per rate, summed.
         aspp_with_separable_conv: atrous separable convolutions in ASPP.
         aspp_with_concat_projection: 1x1 projection of the concatenated branches.
@@ -84,17 +79,24 @@ class DeepLabV3(SegmentationModel):
         aspp_convs_filters: channels of each branch and of the projection.
         dense_prediction_cell_config: a searched cell instead of ASPP: a list of its branches, or
             the path of a JSON file with them; see `dense_prediction_cell`.
+        head_num_convs: 3x3 convolutions between ASPP and the logits, where there is no decoder.
         logits_kernel_size: of the last convolution.
         decoder_output_stride: strides of the decoder's stages, () for none.
         decoder_use_separable_conv, decoder_use_sum_merge, decoder_filters,
             decoder_output_is_logits: see `decoder_stage`.
         decoder_projection_filters: channels of the projected low-level features (official: 48).
+        decoder_num_convs: 3x3 convolutions of a stage.
+        decoder_low_level_first: the low-level features' place in its concatenation.
+        auxiliary_endpoint: "res3" or "res4" gives the model a second head there, for a loss in
+            training. It then returns {"semantic_logits", "auxiliary_logits"}.
         dropout_rate: after the projection, in training.
+        align_corners: how the model resizes: corner on corner as the official code does, or
+            (False) by pixel centres as PyTorch's models do.
         upsample_logits: False leaves the logits at the decoder's or encoder's stride.
         image_shape: (height, width, 3); None leaves a side open.
 
     Input: RGB 0..255, [B, H, W, 3], any size. Normalisation is inside.
-    Output: `semantic_logits`, float32 [B, H, W, num_classes].
+    Output: `semantic_logits`, float32 [B, H, W, num_classes]; see `auxiliary_endpoint`.
 
     Raises:
         InputError: an unknown backbone, an output stride that it can't do, or an option that it
@@ -117,6 +119,7 @@ class DeepLabV3(SegmentationModel):
         add_image_level_feature: bool = True,
         image_pooling_crop_size: Sequence[int] | None = None,
         image_pooling_stride: Sequence[int] = (1, 1),
+        image_pooling_last: bool = False,
         aspp_with_batch_norm: bool = True,
         aspp_with_separable_conv: bool = True,
         aspp_with_concat_projection: bool = True,
@@ -124,6 +127,7 @@ class DeepLabV3(SegmentationModel):
         image_se_uses_qsigmoid: bool = False,
         aspp_convs_filters: int = 256,
         dense_prediction_cell_config: Sequence[dict] | str | os.PathLike | None = None,
+        head_num_convs: int = 0,
         logits_kernel_size: int = 1,
         decoder_output_stride: Sequence[int] = (),
         decoder_use_separable_conv: bool = True,
@@ -131,7 +135,11 @@ class DeepLabV3(SegmentationModel):
         decoder_filters: int = 256,
         decoder_output_is_logits: bool = False,
         decoder_projection_filters: int = 48,
+        decoder_num_convs: int = 2,
+        decoder_low_level_first: bool = False,
+        auxiliary_endpoint: str | None = None,
         dropout_rate: float = 0.1,
+        align_corners: bool = True,
         upsample_logits: bool = True,
         image_shape: Sequence[int | None] = (None, None, 3),
         name: str = "deeplab_v3",
@@ -174,6 +182,13 @@ class DeepLabV3(SegmentationModel):
         if aspp_with_batch_norm:
             x = endpoints["aspp"] = _head(x, arguments)
 
+        if head_num_convs and decoder_output_stride:
+            raise InputError("head_num_convs needs a model without a decoder.")
+        for i in range(head_num_convs):
+            x = endpoints["head"] = conv_bn_act(
+                x, aspp_convs_filters, 3, activation=_activation(arguments), name=f"head.conv{i}"
+            )
+
         # --- Decoder: the coarsest stage first ---
         for i, stride in enumerate(sorted(decoder_output_stride, reverse=True)):
             x = decoder_stage(
@@ -184,7 +199,10 @@ class DeepLabV3(SegmentationModel):
                 separable=decoder_use_separable_conv,
                 sum_merge=decoder_use_sum_merge,
                 output_is_logits=decoder_output_is_logits,
+                num_convs=decoder_num_convs,
+                low_level_first=decoder_low_level_first,
                 activation=_activation(arguments),
+                align_corners=align_corners,
                 suffix=f"_{i}" if i else "",
             )
             if not decoder_output_is_logits:
@@ -200,12 +218,16 @@ class DeepLabV3(SegmentationModel):
                 f"got {decoder_filters}."
             )
         endpoints["logits"] = x
-        if upsample_logits:
-            logits = ResizeLike(name=keys.SEMANTIC_LOGITS, dtype="float32")([x, image])
-        else:
-            logits = layers.Activation("linear", name=keys.SEMANTIC_LOGITS, dtype="float32")(x)
+        outputs = _output(x, image, keys.SEMANTIC_LOGITS, arguments)
+        if auxiliary_endpoint is not None:
+            x = auxiliary_head(_auxiliary_features(features, auxiliary_endpoint), num_classes)
+            endpoints["auxiliary"] = x
+            outputs = {
+                keys.SEMANTIC_LOGITS: outputs,
+                keys.AUXILIARY_LOGITS: _output(x, image, keys.AUXILIARY_LOGITS, arguments),
+            }
 
-        super().__init__(image, logits, name=name, **kwargs)
+        super().__init__(image, outputs, name=name, **kwargs)
         layer_names = {key: _layer_of(tensor) for key, tensor in endpoints.items()}
         if "image_pooling.resize" in [layer.name for layer in self.layers]:
             resize = self.get_layer("image_pooling.resize")
@@ -216,8 +238,8 @@ class DeepLabV3(SegmentationModel):
     def last_layers(self) -> str:
         """Which variables depend on the number of classes: a regular expression of their paths."""
         if self._arguments["decoder_output_stride"] and self._arguments["decoder_output_is_logits"]:
-            return r"decoder\.(feature_projection0|decoder_conv0)/"
-        return r"logits\.semantic"
+            return r"decoder\.(feature_projection0|decoder_conv0)/|auxiliary\.logits"
+        return r"logits\.semantic|auxiliary\.logits"
 
 
 def _refuse_unknown(kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
@@ -257,7 +279,9 @@ def _head(x, arguments: dict[str, Any]):
     """ASPP, or the cell in its place, from a model's arguments: -> [B, H, W, filters]."""
     crop, stride = arguments["image_pooling_crop_size"], arguments["output_stride"]
     shared: dict[str, Any] = dict(
-        filters=arguments["aspp_convs_filters"], dropout_rate=arguments["dropout_rate"]
+        filters=arguments["aspp_convs_filters"],
+        dropout_rate=arguments["dropout_rate"],
+        align_corners=arguments["align_corners"],
     )
     cell = arguments["dense_prediction_cell_config"]
     if cell is not None:
@@ -274,6 +298,7 @@ def _head(x, arguments: dict[str, Any]):
         image_pooling=arguments["add_image_level_feature"],
         image_pooling_window=window,
         image_pooling_strides=(pooling_strides[0], pooling_strides[1]),
+        image_pooling_last=arguments["image_pooling_last"],
         separable=arguments["aspp_with_separable_conv"],
         concat_projection=arguments["aspp_with_concat_projection"],
         squeeze_and_excitation=arguments["aspp_with_squeeze_and_excitation"],
@@ -291,6 +316,22 @@ def _low_level(features: dict, stride: int, backbone: str):
             f"{[s for s, key in _LOW_LEVEL.items() if key in features]}; got {stride}."
         )
     return features[_LOW_LEVEL[stride]]
+
+
+def _auxiliary_features(features: dict, name: str):
+    """The map that an auxiliary head takes."""
+    known = [key for key in features if key in _LOW_LEVEL.values()]
+    if name not in known:
+        raise InputError(f"auxiliary_endpoint is one of {known}; got {name!r}.")
+    return features[name]
+
+
+def _output(x, image, name: str, arguments: dict[str, Any]):
+    """float32 logits under the name of an output, at the picture's size if so wanted."""
+    if arguments["upsample_logits"]:
+        resize = ResizeLike(align_corners=arguments["align_corners"], name=name, dtype="float32")
+        return resize([x, image])
+    return layers.Activation("linear", name=name, dtype="float32")(x)
 
 
 def _logits(x, num_classes: int, *, kernel_size: int, rates: tuple[int, ...]):

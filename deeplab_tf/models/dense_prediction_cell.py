@@ -105,6 +105,7 @@ def dense_prediction_cell(
     filters: int = 256,
     image_pooling_crop_size: Sequence[int] | None = None,
     dropout_rate: float = 0.1,
+    align_corners: bool = True,
     scope: str = "meta_architecture",
 ):
     """[B, H, W, C] -> [B, H, W, filters].
@@ -117,6 +118,7 @@ def dense_prediction_cell(
         image_pooling_crop_size: (height, width) of the training crop, if pooling windows shall
             stay those of training; None divides the picture at hand.
         dropout_rate: before the projection, in training.
+        align_corners: see `resize_bilinear`.
         scope: the layers' first name.
 
     Raises:
@@ -136,7 +138,7 @@ def dense_prediction_cell(
         else:
             y = _mean(source, entry["grid_size"], output_stride, image_pooling_crop_size, name)
             y = conv_bn_act(y, filters, 1, name=name)
-            y = ResizeLike(name=f"{name}.resize")([y, x])
+            y = ResizeLike(align_corners=align_corners, name=f"{name}.resize")([y, x])
         outputs.append(y)
     y = layers.Concatenate(name=f"{scope}.concat")(outputs) if len(outputs) > 1 else outputs[0]
     y = layers.Dropout(dropout_rate, name=f"{scope}.concat_projection_dropout")(y)

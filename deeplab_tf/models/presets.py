@@ -77,6 +77,36 @@ _EDGETPU: dict[str, Any] = {
 _EDGETPU_INFO = dataclasses.replace(
     CITYSCAPES, source="Official TensorFlow DeepLab: ImageNet, then Cityscapes train_fine."
 )
+# DeepLabs of the PyTorch world: plain convolutions, the image-level feature last, half-pixel
+# resizing.
+_TORCH: dict[str, Any] = {
+    "num_classes": 21,
+    "aspp_with_separable_conv": False,
+    "image_pooling_last": True,
+    "align_corners": False,
+}
+# torchvision trained with the rates of output stride 8 at any stride. Its second head, for a loss
+# in training, is another few parameters: `auxiliary_endpoint`.
+_TORCHVISION = {**_TORCH, "head_num_convs": 1, "atrous_rates": (12, 24, 36), "dropout_rate": 0.5}
+_TORCHVISION_INFO = dataclasses.replace(
+    PASCAL_VOC,
+    image_size=(520, 520),
+    source="torchvision: COCO train2017, pictures and labels with a class of PASCAL VOC.",
+    license="BSD-3-Clause",
+)
+_TORCH_PLUS = {
+    **_TORCH,
+    "output_stride": 16,
+    "decoder_use_separable_conv": False,
+    "decoder_num_convs": 1,
+    "decoder_low_level_first": True,
+}
+_TORCH_PLUS_INFO = dataclasses.replace(
+    PASCAL_VOC,
+    source="DeepLabV3Plus-Pytorch: ImageNet, then PASCAL VOC 2012 train_aug.",
+    license="MIT",
+)
+_TORCH_PLUS_WEIGHTS = "https://github.com/VainF/DeepLabV3Plus-Pytorch"
 
 PRESETS: dict[str, Preset] = {
     "deeplab_v3_mobilenet_v2_voc": Preset(
@@ -154,6 +184,48 @@ PRESETS: dict[str, Preset] = {
         _EDGETPU_INFO,
         result="Cityscapes val mIoU 73.2 at output stride 16, 70.0 at 32",
         weights=f"{_ZOO}/edgetpu-deeplab-slim_2020_03_09.tar.gz",
+    ),
+    "deeplab_v3_resnet_50_torch_coco": Preset(
+        "DeepLabV3",
+        {**_TORCHVISION, "backbone": "resnet_50_torch", "output_stride": 8},
+        _TORCHVISION_INFO,
+        result="COCO val2017, classes of VOC: mIoU 66.4, pixel accuracy 92.4",
+        weights="https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth",
+    ),
+    "deeplab_v3_resnet_101_torch_coco": Preset(
+        "DeepLabV3",
+        {**_TORCHVISION, "backbone": "resnet_101_torch", "output_stride": 8},
+        _TORCHVISION_INFO,
+        result="COCO val2017, classes of VOC: mIoU 67.4, pixel accuracy 92.4",
+        weights="https://download.pytorch.org/models/deeplabv3_resnet101_coco-586e9e4e.pth",
+    ),
+    "deeplab_v3_mobilenet_v3_large_torch_coco": Preset(
+        "DeepLabV3",
+        {**_TORCHVISION, "backbone": "mobilenet_v3_large_torch", "output_stride": 16},
+        _TORCHVISION_INFO,
+        result="COCO val2017, classes of VOC: mIoU 60.3, pixel accuracy 91.2",
+        weights="https://download.pytorch.org/models/deeplabv3_mobilenet_v3_large-fc3c493d.pth",
+    ),
+    "deeplab_v3_plus_mobilenet_v2_torch_voc": Preset(
+        "DeepLabV3Plus",
+        {**_TORCH_PLUS, "backbone": "mobilenet_v2_torch"},
+        _TORCH_PLUS_INFO,
+        result="VOC val mIoU 71.1 on 513x513 centre crops at output stride 16",
+        weights=_TORCH_PLUS_WEIGHTS,
+    ),
+    "deeplab_v3_plus_resnet_50_torch_voc": Preset(
+        "DeepLabV3Plus",
+        {**_TORCH_PLUS, "backbone": "resnet_50_torch"},
+        _TORCH_PLUS_INFO,
+        result="VOC val mIoU 77.2 on 513x513 centre crops at output stride 16",
+        weights=_TORCH_PLUS_WEIGHTS,
+    ),
+    "deeplab_v3_plus_resnet_101_torch_voc": Preset(
+        "DeepLabV3Plus",
+        {**_TORCH_PLUS, "backbone": "resnet_101_torch"},
+        _TORCH_PLUS_INFO,
+        result="VOC val mIoU 78.3 on 513x513 centre crops at output stride 16",
+        weights=_TORCH_PLUS_WEIGHTS,
     ),
 }
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import keras
 from keras import ops
 
-from deeplab_tf.layers.resize import resize_bilinear, resize_nearest
+from deeplab_tf import keys
+from deeplab_tf.layers.resize import ResizeLike, resize_bilinear, resize_nearest
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.image_pyramid import logits_stride, scaled_logits
 
@@ -24,24 +26,35 @@ def predict_probabilities(
         eval_scales: scales of the picture (v3+, Sec. 4: 0.5 to 1.75).
         add_flipped_images: also run the mirrored picture and mirror its answer back.
     """
-    images = ops.convert_to_tensor(images, dtype="float32")
+    fused = fused_model(model, eval_scales=eval_scales, add_flipped_images=add_flipped_images)
+    return fused(ops.convert_to_tensor(images, dtype="float32"), training=False)
+
+
+def fused_model(
+    model: SegmentationModel, *, eval_scales: Sequence[float], add_flipped_images: bool
+) -> keras.Model:
+    """The same as a model of its own, with the same weights: for many pictures.
+
+    Args:
+        model, eval_scales, add_flipped_images: see `predict_probabilities`.
+    """
+    image = keras.Input(model.input.shape[1:], name=keys.IMAGE)
     network = model.endpoint_model("logits")
     stride = logits_stride(model)
-    size = tuple(ops.shape(images)[1:3])
-    total = 0.0
-    for scale in eval_scales:
+    answers = []
+    for number, scale in enumerate(eval_scales):
+        logits = scaled_logits(
+            lambda x: network(x)["logits"], image, scale, largest=scale, stride=stride
+        )
+        # A model in itself: called twice, its layers keep their names.
+        at_scale = keras.Model(image, logits, name=f"scale_{number}")
         for flip in (False, True) if add_flipped_images else (False,):
-            logits = scaled_logits(
-                lambda x: network(x, training=False)["logits"],
-                ops.flip(images, axis=2) if flip else images,
-                scale,
-                largest=scale,
-                stride=stride,
-            )
+            logits = at_scale(ops.flip(image, axis=2) if flip else image)
             if flip:
                 logits = ops.flip(logits, axis=2)
-            total = total + ops.softmax(resize_bilinear(ops.cast(logits, "float32"), size))
-    return total / (len(eval_scales) * (2 if add_flipped_images else 1))
+            answers.append(ops.softmax(ResizeLike(dtype="float32")([logits, image])))
+    total = sum(answers[1:], answers[0])
+    return keras.Model(image, total / len(answers), name=model.name)
 
 
 def predict_without_upsampled_logits(model: SegmentationModel, images):

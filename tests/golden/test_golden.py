@@ -27,6 +27,8 @@ def _load(name: str):
 FAMILIES = {
     "deeplab_tf1": "tf1_semantic",
     "deeplab_tf1_training": "tf1_training",
+    "deeplabv3plus_pytorch": "pytorch_models",
+    "torchvision": "pytorch_models",
 }
 
 
