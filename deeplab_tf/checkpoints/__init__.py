@@ -96,6 +96,8 @@ def recognise(path: str | os.PathLike) -> str:
     for beginning, what in _OTHER_FILES:
         if head.startswith(beginning):
             raise InputError(f"{path} {what}.")
+    if path.suffix == ".safetensors":
+        return PYTORCH  # damaged, which its reader says
     if path.suffix == ".tflite":
         raise InputError(f"{path} isn't a TFLite file, whatever its name says.")
     try:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from deeplab_tf import pictures
+from deeplab_tf import keys, pictures
 from deeplab_tf.checkpoints import FROZEN_GRAPH, TFLITE, frozen_graph, tflite
 from deeplab_tf.models.base import SegmentationModel
 
@@ -119,7 +119,10 @@ def _model_size(model: SegmentationModel) -> tuple[int, int]:
 
 def _logits(model: SegmentationModel, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[1, *size, C]."""
-    return np.asarray(keras.ops.convert_to_numpy(model(pad(image, size), training=False)))
+    outputs = model(pad(image, size), training=False)
+    if isinstance(outputs, dict):
+        outputs = outputs[keys.SEMANTIC_LOGITS]
+    return np.asarray(keras.ops.convert_to_numpy(outputs))
 
 
 def _labels(logits: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -195,7 +195,7 @@ def _difference(path: str, result: Answer) -> str:
 
 def _write(conversion: Conversion) -> None:
     result, info = conversion.answer, conversion.model.info
-    classes = conversion.model.output_shape[-1]
+    classes = conversion.model.get_config()["num_classes"]
     colors = info.colors if len(info.colors) >= classes else pictures.voc_colors(min(256, classes))
     with atomic_folder(conversion.folder) as temporary:
         conversion.model.save_to_preset(temporary)

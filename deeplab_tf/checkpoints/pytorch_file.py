@@ -1,8 +1,9 @@
 """Reads tensors from PyTorch's files, without PyTorch and without running anything in them.
 
 A .pth file is a Python pickle beside raw numbers, and a pickle may name any function to be called
-as it is opened. Here only what makes a tensor can be named; all else stops the reading. A
-.safetensors file is a table in JSON before raw numbers.
+as it is opened. Here it can name only what makes a tensor, and a few plain values that training
+scripts keep beside; all else stops the reading. A .safetensors file is a table in JSON before raw
+numbers.
 """
 
 import collections
@@ -96,6 +97,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
+    ("argparse", "Namespace"): _Unread,
     ("torch", "Size"): _Unread,
     ("torch", "device"): _Unread,
     ("numpy", "dtype"): _Unread,
@@ -132,7 +136,9 @@ def recognise_pytorch(path: str | os.PathLike, head: bytes) -> bool:
         InputError: it is a pickle that PyTorch didn't write, or cut off.
     """
     path = Path(path)
-    if head.startswith(_OLD_MAGIC) or _is_safetensors(path, head):
+    length = int.from_bytes(head[:8], "little")
+    is_table = head[8:9] == b"{" and length <= path.stat().st_size - 8
+    if is_table or head.startswith(_OLD_MAGIC):
         return True
     if head.startswith(_ZIP):
         try:
@@ -148,13 +154,6 @@ def recognise_pytorch(path: str | os.PathLike, head: bytes) -> bool:
             "state_dict of its model with torch.save, or as .safetensors."
         )
     return False
-
-
-def _is_safetensors(path: Path, head: bytes) -> bool:
-    """By the length of the table that such a file begins with."""
-    if len(head) < 10 or head[8:9] != b"{":
-        return path.suffix == ".safetensors"
-    return int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -192,23 +191,22 @@ def _damaged(path: Path, error: Exception | None = None) -> InputError:
 
 def _read_zip(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
+        # As PyTorch writes them; so the file's size bounds what is read.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         folder = pickled.removesuffix("data.pkl")
         if any(name.startswith(f"{folder}code/") for name in archive.namelist()):
             raise InputError(
-                f"{path} is a TorchScript program, not a state dict; nothing of it was run. Save "
-                "torch.save(model.state_dict(), FILE) instead."
+                f"{path} is a TorchScript program, not a state dict; nothing of it was run. "
+                "Save the state_dict of its model instead: torch.save(model.state_dict(), FILE)."
             )
         order = f"{folder}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise InputError(f"{path} was written on a big-endian machine, which can't be read.")
 
         def read(storage: _Storage) -> bytes:
-            entry = archive.getinfo(f"{folder}data/{storage.key}")
-            # As PyTorch writes them; so the file's size bounds what is read.
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError("compressed tensors")
-            return archive.read(entry)
+            return archive.read(f"{folder}data/{storage.key}")
 
         with archive.open(pickled) as file:
             tensors = _state_dict(_Unpickler(file).load(), path)

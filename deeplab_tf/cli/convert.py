@@ -42,8 +42,9 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
     """Turn an official checkpoint into a preset folder.
 
     CHECKPOINT is recognised by its content: a TF1 checkpoint (its folder, its prefix or one of
-    its files), a frozen graph (.pb), or a float TFLite file of an official model. Unpack
-    archives first.
+    its files), a frozen graph (.pb), a float TFLite file of an official model, or a PyTorch
+    state dict (.pth, .pt, .safetensors), for which PyTorch isn't needed and of which nothing is
+    run. Unpack archives first, but not a .pth.
 
     Every variable must be found and must fit; anything missing, extra or misshapen is named, and
     nothing is written. The converted model then labels a stored picture, and where CHECKPOINT
@@ -57,6 +58,8 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
           --model deeplab_v3_mobilenet_v2_dm05_voc --out voc257
       deeplab-tf convert deeplabv3_mnv2_pascal_train_aug/ \\
           --model deeplab_v3_mobilenet_v2_voc --out voc --names
+      deeplab-tf convert deeplabv3_resnet50_coco-cd0a2569.pth \\
+          --model deeplab_v3_resnet_50_torch_coco --out coco
       deeplab-tf convert my_model.ckpt-30000 \\
           --model deeplab_v3_mobilenet_v2_voc --classes background,cat,dog --out pets
     """

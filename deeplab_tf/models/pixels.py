@@ -1,5 +1,7 @@
 """Normalisation, the first layer of every model."""
 
+from typing import Any
+
 from keras import layers
 
 # What the plain ResNets of the official code subtract.
@@ -11,11 +13,11 @@ _DEVIATIONS = (0.229, 0.224, 0.225)
 
 def normalize_pixels(image, pixels: str):
     """RGB 0..255 -> what the backbone was made for, see `Backbone.pixels`."""
+    scale: Any = 1 / 127.5
+    offset: Any = -1.0
     if pixels == "mean":
         scale, offset = 1.0, [-mean for mean in _SLIM_MEANS]
     elif pixels == "mean, std":
         scale = [1 / 255 / deviation for deviation in _DEVIATIONS]
         offset = [-mean / std for mean, std in zip(_MEANS, _DEVIATIONS, strict=True)]
-    else:
-        scale, offset = 1 / 127.5, -1.0
     return layers.Rescaling(scale, offset=offset, name="preprocessed")(image)

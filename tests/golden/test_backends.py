@@ -10,7 +10,10 @@ import pytest
 
 # JAX comes with the tests' requirements; PyTorch, a gigabyte, joins in where it is installed.
 BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
-CASES = "mobilenet_v2_dm05_voc or mobilenet_v3_small_seg_os16_even or decoder_sum_merge"
+CASES = (
+    "mobilenet_v2_dm05_voc or mobilenet_v3_small_seg_os16_even or decoder_sum_merge or "
+    "deeplabv3plus_mobilenet_os16"
+)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -25,4 +28,4 @@ def test_the_official_numbers_come_out(backend):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "3 passed" in result.stdout
+    assert "4 passed" in result.stdout
