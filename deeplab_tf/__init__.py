@@ -11,6 +11,7 @@ _PUBLIC = {
     "BACKBONES": "deeplab_tf.backbones",
     "DeepLabV3": "deeplab_tf.models.deeplab_v3",
     "DeepLabV3Plus": "deeplab_tf.models.deeplab_v3_plus",
+    "ImageClassifier": "deeplab_tf.models.classifier",
     "InputError": "deeplab_tf.errors",
     "ModelInfo": "deeplab_tf.models.info",
     "from_preset": "deeplab_tf.models.presets",

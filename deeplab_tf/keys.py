@@ -5,6 +5,7 @@ IMAGE = "image"
 NAME = "name"
 SEMANTIC_LABEL = "semantic_label"
 SEMANTIC_LOGITS = "semantic_logits"
+CLASS_LOGITS = "class_logits"
 AUXILIARY_LOGITS = "auxiliary_logits"
 
 # Features of a TFRecord, as the official code writes and reads them.

@@ -5,13 +5,16 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from deeplab_tf.backbones import resnet, xception
+from deeplab_tf.backbones import classifier, resnet, xception
+from deeplab_tf.backbones.classifier import Classifier
 from deeplab_tf.backbones.hnasnet import nas_hnasnet
 from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2, mobilenet_v2_torch
 from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_edgetpu,
+    mobilenet_v3_large,
     mobilenet_v3_large_seg,
     mobilenet_v3_large_torch,
+    mobilenet_v3_small,
     mobilenet_v3_small_seg,
 )
 from deeplab_tf.backbones.pnasnet import nas_pnasnet
@@ -25,12 +28,16 @@ class Backbone:
         build: (x, *, output_stride, **options) -> {"res2", "res3", "res4", "res5"}; "res2" to
             "res4" are the low-level features of decoders at stride 4, 8 and 16, "res5" is the
             encoder's output.
+        scope: the first name of its layers.
+        classifier: what ImageNet training puts on top.
         pixels: what the network was made for: "[-1, 1]", "mean" for RGB less the ImageNet means,
             or "mean, std" for that over their deviations.
         output_strides: those it can be built with.
     """
 
     build: Callable[..., dict]
+    scope: str
+    classifier: Classifier
     pixels: str = "[-1, 1]"
     output_strides: tuple[int, ...] = (8, 16, 32)
 
@@ -43,18 +50,32 @@ class Backbone:
 
 
 def _resnet(variant: resnet.Variant, pixels: str = "[-1, 1]") -> Backbone:
-    return Backbone(functools.partial(resnet.resnet_v1, variant), pixels)
+    build = functools.partial(resnet.resnet_v1, variant)
+    return Backbone(build, variant.scope, classifier.RESNET, pixels)
 
 
 def _xception(variant: xception.Variant) -> Backbone:
-    return Backbone(functools.partial(xception.xception, variant))
+    build = functools.partial(xception.xception, variant)
+    return Backbone(build, variant.scope, classifier.XCEPTION)
 
 
 BACKBONES = {
-    "mobilenet_v2": Backbone(mobilenet_v2),
-    "mobilenet_v3_large_seg": Backbone(mobilenet_v3_large_seg),
-    "mobilenet_v3_small_seg": Backbone(mobilenet_v3_small_seg),
-    "mobilenet_edgetpu": Backbone(mobilenet_edgetpu),
+    "mobilenet_v2": Backbone(mobilenet_v2, "MobilenetV2", classifier.MOBILENET_V2),
+    "mobilenet_v3_large": Backbone(
+        mobilenet_v3_large, "MobilenetV3", classifier.MOBILENET_V3_LARGE
+    ),
+    "mobilenet_v3_small": Backbone(
+        mobilenet_v3_small, "MobilenetV3", classifier.MOBILENET_V3_SMALL
+    ),
+    "mobilenet_v3_large_seg": Backbone(
+        mobilenet_v3_large_seg, "MobilenetV3", classifier.MOBILENET_V3_LARGE
+    ),
+    "mobilenet_v3_small_seg": Backbone(
+        mobilenet_v3_small_seg, "MobilenetV3", classifier.MOBILENET_V3_SMALL
+    ),
+    "mobilenet_edgetpu": Backbone(
+        mobilenet_edgetpu, "MobilenetEdgeTPU", classifier.MOBILENET_EDGETPU
+    ),
     "resnet_v1_18": _resnet(resnet.RESNET_18, pixels="mean"),
     "resnet_v1_18_beta": _resnet(resnet.RESNET_18_BETA),
     "resnet_v1_50": _resnet(resnet.RESNET_50, pixels="mean"),
@@ -64,11 +85,15 @@ BACKBONES = {
     "xception_41": _xception(xception.XCEPTION_41),
     "xception_65": _xception(xception.XCEPTION_65),
     "xception_71": _xception(xception.XCEPTION_71),
-    "nas_pnasnet": Backbone(nas_pnasnet),
-    "nas_hnasnet": Backbone(nas_hnasnet),
+    "nas_pnasnet": Backbone(nas_pnasnet, "pnasnet", classifier.NAS),
+    "nas_hnasnet": Backbone(nas_hnasnet, "hnasnet", classifier.NAS),
     # As PyTorch's models were trained: its padding, stride rule and normalisation.
     "resnet_50_torch": _resnet(resnet.RESNET_50_TORCH, pixels="mean, std"),
     "resnet_101_torch": _resnet(resnet.RESNET_101_TORCH, pixels="mean, std"),
-    "mobilenet_v2_torch": Backbone(mobilenet_v2_torch, pixels="mean, std"),
-    "mobilenet_v3_large_torch": Backbone(mobilenet_v3_large_torch, pixels="mean, std"),
+    "mobilenet_v2_torch": Backbone(
+        mobilenet_v2_torch, "MobilenetV2", classifier.MOBILENET_V2, pixels="mean, std"
+    ),
+    "mobilenet_v3_large_torch": Backbone(
+        mobilenet_v3_large_torch, "MobilenetV3", classifier.MOBILENET_V3_LARGE, pixels="mean, std"
+    ),
 }

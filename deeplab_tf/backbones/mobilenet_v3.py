@@ -1,7 +1,7 @@
-"""MobileNetV3 for segmentation (https://arxiv.org/abs/1905.02244), and MobileNet EdgeTPU.
+"""MobileNetV3 (https://arxiv.org/abs/1905.02244), and MobileNet EdgeTPU.
 
 In the `_seg` networks the last block has half the width: the paper's Sec. 6.4 finds that
-segmentation doesn't miss the rest. `mobilenet_v3_large_torch` has it whole.
+segmentation doesn't miss the rest.
 """
 
 import dataclasses
@@ -29,7 +29,14 @@ class _Block:
     residual: bool = True
 
 
-# Tables 1 and 2 of the paper, last block halved.
+def _last_blocks(expansion: float, channels: int) -> tuple[_Block, ...]:
+    """Those at stride 32, alike in both networks; the first one's expansion is given."""
+    shared: dict[str, Any] = dict(se=True, swish=True)
+    later = _Block(6, channels, 5, **shared)
+    return (_Block(expansion, channels, 5, 2, **shared), later, later)
+
+
+# Tables 1 and 2 of the paper, up to stride 16.
 _LARGE = (
     _Block(1, 16),
     _Block(4, 24, stride=2),
@@ -43,13 +50,6 @@ _LARGE = (
     _Block(184 / 80, 80, swish=True),
     _Block(6, 112, se=True, swish=True),
     _Block(6, 112, se=True, swish=True),
-    _Block(3, 80, 5, 2, se=True, swish=True),
-    _Block(6, 80, 5, se=True, swish=True),
-    _Block(6, 80, 5, se=True, swish=True),
-)
-# The same with the last block whole.
-_LARGE_FULL = (*_LARGE[:12], _Block(6, 160, 5, 2, se=True, swish=True)) + 2 * (
-    _Block(6, 160, 5, se=True, swish=True),
 )
 _SMALL = (
     _Block(1, 16, stride=2, se=True),
@@ -60,9 +60,6 @@ _SMALL = (
     _Block(6, 40, 5, se=True, swish=True),
     _Block(3, 48, 5, se=True, swish=True),
     _Block(3, 48, 5, se=True, swish=True),
-    _Block(3, 48, 5, 2, se=True, swish=True),
-    _Block(6, 48, 5, se=True, swish=True),
-    _Block(6, 48, 5, se=True, swish=True),
 )
 _EDGETPU = (
     _Block(1, 16, fused=True),
@@ -134,19 +131,48 @@ def _build(
     return {**endpoints, "res5": x}
 
 
-def mobilenet_v3_large_seg(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
-    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 480 channels."""
+# Blocks before those with a stride.
+_LARGE_LOW_LEVEL = {2: "res2", 5: "res3", 11: "res4"}
+
+
+def _large(
+    x, last_blocks: tuple[_Block, ...], last: int, *, low_level: dict[int, str], **options
+) -> dict:
     return _build(
         x,
-        _LARGE,
+        (*_LARGE, *last_blocks),
         scope="MobilenetV3",
         stem=16,
-        last=480,
+        last=last,
         activation="hard_swish",
-        low_level={2: "res2", 5: "res3", 11: "res4"},
-        output_stride=output_stride,
-        depth_multiplier=depth_multiplier,
+        low_level=low_level,
+        **options,
     )
+
+
+def _small(x, last_blocks: tuple[_Block, ...], last: int, **options) -> dict:
+    return _build(
+        x,
+        (*_SMALL, *last_blocks),
+        scope="MobilenetV3",
+        stem=16,
+        last=last,
+        activation="hard_swish",
+        low_level={0: "res2", 2: "res3", 7: "res4"},
+        **options,
+    )
+
+
+def mobilenet_v3_large(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 960 channels."""
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    return _large(x, _last_blocks(6, 160), 960, low_level=_LARGE_LOW_LEVEL, **options)
+
+
+def mobilenet_v3_large_seg(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 480 channels."""
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    return _large(x, _last_blocks(3, 80), 480, low_level=_LARGE_LOW_LEVEL, **options)
 
 
 def mobilenet_v3_large_torch(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
@@ -155,33 +181,21 @@ def mobilenet_v3_large_torch(x, *, output_stride: int, depth_multiplier: float =
     torchvision's network, whose features at an output stride below 32 are not the dense ones
     subsampled. Its low-level features are the outputs of blocks with a stride.
     """
-    return _build(
-        x,
-        _LARGE_FULL,
-        scope="MobilenetV3",
-        stem=16,
-        last=960,
-        activation="hard_swish",
-        low_level={1: "res2", 3: "res3", 6: "res4"},
-        output_stride=output_stride,
-        depth_multiplier=depth_multiplier,
-        torch=True,
-    )
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    low_level = {1: "res2", 3: "res3", 6: "res4"}
+    return _large(x, _last_blocks(6, 160), 960, low_level=low_level, torch=True, **options)
+
+
+def mobilenet_v3_small(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 576 channels."""
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    return _small(x, _last_blocks(6, 96), 576, **options)
 
 
 def mobilenet_v3_small_seg(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
     """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 288 channels."""
-    return _build(
-        x,
-        _SMALL,
-        scope="MobilenetV3",
-        stem=16,
-        last=288,
-        activation="hard_swish",
-        low_level={0: "res2", 2: "res3", 7: "res4"},
-        output_stride=output_stride,
-        depth_multiplier=depth_multiplier,
-    )
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    return _small(x, _last_blocks(3, 48), 288, **options)
 
 
 def mobilenet_edgetpu(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:

@@ -44,7 +44,8 @@ def find_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def _layer_of(tensor) -> str:
+def layer_of(tensor) -> str:
+    """The name of the layer whose output a tensor is."""
     return tensor._keras_history.operation.name
 
 
@@ -150,7 +151,7 @@ class DeepLabV3(SegmentationModel):
             for key, value in locals().items()
             if key not in ("self", "kwargs", "name", "__class__")
         }
-        _refuse_unknown(kwargs, arguments)
+        refuse_unknown(kwargs, arguments)
         record = find_backbone(backbone)
         if output_stride not in record.output_strides:
             raise InputError(
@@ -170,7 +171,7 @@ class DeepLabV3(SegmentationModel):
         x = normalize_pixels(image, record.pixels)
         endpoints = {"preprocessed": x}
         features = record.build(
-            x, output_stride=output_stride, **_backbone_options(backbone, record, arguments)
+            x, output_stride=output_stride, **backbone_options(backbone, record, arguments)
         )
         x = features["res5"]
         endpoints |= {
@@ -228,10 +229,10 @@ class DeepLabV3(SegmentationModel):
             }
 
         super().__init__(image, outputs, name=name, **kwargs)
-        layer_names = {key: _layer_of(tensor) for key, tensor in endpoints.items()}
+        layer_names = {key: layer_of(tensor) for key, tensor in endpoints.items()}
         if "image_pooling.resize" in [layer.name for layer in self.layers]:
             resize = self.get_layer("image_pooling.resize")
-            layer_names["image_pooling"] = _layer_of(resize.input[0])
+            layer_names["image_pooling"] = layer_of(resize.input[0])
         self._finish(arguments, layer_names)
 
     @property
@@ -242,7 +243,7 @@ class DeepLabV3(SegmentationModel):
         return r"logits\.semantic|auxiliary\.logits"
 
 
-def _refuse_unknown(kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
+def refuse_unknown(kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
     """Keras takes any further argument and forgets it: a misspelt option would do nothing."""
     for option in kwargs:
         if option not in ("trainable", "dtype"):
@@ -251,7 +252,7 @@ def _refuse_unknown(kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
             raise InputError(f"no option {option!r}.{hint} Options: {', '.join(arguments)}.")
 
 
-def _backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> dict[str, Any]:
+def backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> dict[str, Any]:
     """The backbone's own options among a model's arguments; the others must be at their default."""
     defaults = {
         "multi_grid": None,
