@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFilter, ImageFont, ImageOps, UnidentifiedImageError
 
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_file
@@ -106,7 +106,8 @@ def read_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
         return _from_array(source)
     image = source if isinstance(source, Image.Image) else open_image(source)
     try:
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be copied
+            image = ImageOps.exif_transpose(image)
     except Exception:  # EXIF that can't be read says nothing on the rotation
         pass
     if image.mode.startswith("I") or image.mode == "F":
@@ -114,7 +115,11 @@ def read_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
     if {"A", "a"} & {*image.getbands()} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(image.convert("RGB"))
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    result = np.empty((image.height, image.width, 3), np.uint8)
+    for rows in strips(image.height, image.width):  # at once it would take twice as much
+        result[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return result
 
 
 def _from_wide(values: np.ndarray, *, sixteen_bits: bool) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from deeplab_tf.cli.export import Size
+from deeplab_tf.cli.options import Size
 
 
 @click.command(short_help="Time a model file or preset on this machine.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.options import chosen, inference_options
 from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
@@ -26,19 +27,23 @@ from deeplab_tf.errors import InputError
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N pictures.")
 @click.option("--no-boundary", is_flag=True, help="Leave boundary IoU out.")
-def command(model, data, split, out, limit, no_boundary):
+@inference_options
+def command(model, data, split, out, limit, no_boundary, **options):
     """Score a model at each picture's own size.
 
     Shows IoU and boundary IoU per class with the share of pixels labelled and predicted, and says
     in words what those numbers would hide: a class that is never predicted, one that isn't in
     the data, an accuracy that is high by background alone. With --out, report.html shows the
-    worst pictures.
+    worst pictures. Published scores "with scales and flips" are measured like the last example.
 
     \b
     Examples:
       deeplab-tf evaluate --model portrait --data RECORDS
       deeplab-tf evaluate --model runs/mine/best --data my_pictures --split test --out scores
       deeplab-tf evaluate --model portrait_int8.tflite --data RECORDS --out scores
+      deeplab-tf evaluate --model runs/mine/best --data RECORDS --window 513 --overlap 0.5
+      deeplab-tf evaluate --model FOLDER --data RECORDS --output-stride 8 --flip \\
+        --scales 0.5,0.75,1,1.25,1.5,1.75
     """
     from deeplab_tf.inference.litert import quiet_stderr
 
@@ -47,12 +52,14 @@ def command(model, data, split, out, limit, no_boundary):
             raise InputError(f"{out} is a file; name a folder for the report.")
         check_place(out)
     with quiet_stderr():  # TensorFlow logs on being imported, before it knows its log level
+        from deeplab_tf.inference.runner import load_runner
         from deeplab_tf.training.evaluate import evaluate
         from deeplab_tf.training.report import PAGE_FILE, write_report
 
     worst = 12 if out else 0
+    runner = load_runner(model, **chosen(options))
     scores = evaluate(
-        model, data, split, boundary=not no_boundary, worst=worst, limit=limit, progress=True
+        runner, data, split, boundary=not no_boundary, worst=worst, limit=limit, progress=True
     )
     show(scores)
     if out:

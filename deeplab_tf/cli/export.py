@@ -5,26 +5,10 @@ from pathlib import Path
 
 import click
 
+from deeplab_tf.cli.options import Size
 from deeplab_tf.cli.places import check_place
-from deeplab_tf.errors import InputError
 
 QUANTIZE = ("float32", "float16", "dynamic", "int8", "int16x8", "qat")
-
-
-class Size(click.ParamType):
-    """A side of a square, or HEIGHTxWIDTH."""
-
-    name = "size"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        sides = str(value).lower().split("x")
-        if len(sides) > 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-            raise InputError(
-                f"--size {value} is neither a side, like 256, nor HEIGHTxWIDTH, like 144x256."
-            )
-        return int(sides[0]), int(sides[-1])
 
 
 @click.command(short_help="Write a verified TFLite file or SavedModel.")

@@ -4,9 +4,11 @@ import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from deeplab_tf.cli.options import chosen, inference_options
 from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
@@ -31,13 +33,18 @@ from deeplab_tf.errors import InputError
 @click.option(
     "--classes", metavar="LIST", help="What to cut out: names or values.  [all but background]"
 )
-def command(pictures, model, tflite, fast, out, what, classes):
+@inference_options
+def command(pictures, model, tflite, fast, out, what, classes, **options):
     """Segment pictures, folders of pictures, or patterns such as "*.jpg".
 
     Every picture gives NAME_mask.png (class values under a palette), NAME_overlay.jpg,
     NAME_cutout.png (with transparency) and NAME_blur.jpg, all at its own size. A .tflite file
     answers within a second, since TensorFlow isn't loaded for it; --fast takes the one that
     comes with the preset, a little less exact than the preset itself.
+
+    A model of fixed size sees a large picture shrunk. With --window it sees it in parts at full
+    resolution, in memory that doesn't grow with the picture. --scales and --flip cost time for
+    finer edges.
 
     A picture that can't be read is reported and the rest is done; the exit code is then 1, or 2
     if there was none that could.
@@ -48,6 +55,8 @@ def command(pictures, model, tflite, fast, out, what, classes):
       deeplab-tf predict --fast photos/ --what cutout
       deeplab-tf predict --model runs/mine/best "holiday/*.jpg" --out results
       deeplab-tf predict --tflite model.tflite photo.jpg
+      deeplab-tf predict --model runs/mine/best aerial.tif --window 513 --overlap 0.5
+      deeplab-tf predict --model runs/mine/best photo.jpg --scales 0.5,1,1.75 --flip
     """
     from deeplab_tf.inference.segment import OUTPUTS
 
@@ -63,7 +72,7 @@ def command(pictures, model, tflite, fast, out, what, classes):
         if out.exists() and not out.is_dir():
             raise InputError(f"{out} is a file; name a folder for the results.")
         check_place(out)
-        runner = _runner(model, tflite, fast)
+        runner = _runner(model, tflite, fast, chosen(options))
         done = _segment_all(runner, jobs, wanted, _listed(classes))
     failed = len(mistakes) + len(jobs) - done
     if len(jobs) + len(mistakes) > 1:
@@ -77,7 +86,7 @@ def _listed(text: str | None) -> list[str] | None:
     return [part.strip() for part in text.split(",") if part.strip()] if text else None
 
 
-def _runner(model: str | None, tflite: str | None, fast: bool):
+def _runner(model: str | None, tflite: str | None, fast: bool, options: dict[str, Any]):
     from deeplab_tf.inference.runner import lite_file_of, load_runner
 
     if model is not None and tflite:
@@ -85,7 +94,7 @@ def _runner(model: str | None, tflite: str | None, fast: bool):
     if tflite:
         from deeplab_tf.inference.litert import LiteRTRunner
 
-        return LiteRTRunner(tflite)
+        return load_runner(LiteRTRunner(tflite), **options)
     model = "portrait" if model is None else model
     if fast and not model.endswith(".tflite"):
         lite = lite_file_of(model)
@@ -95,7 +104,7 @@ def _runner(model: str | None, tflite: str | None, fast: bool):
                 f"deeplab-tf export --model {model} --out fast.tflite, then --tflite fast.tflite"
             )
         model = str(lite)
-    return load_runner(model)
+    return load_runner(model, **options)
 
 
 def find_pictures(
@@ -155,7 +164,7 @@ def _segment_all(runner, jobs, wanted, classes) -> int:
     from deeplab_tf.inference.segment import segment
 
     done = 0
-    with _progress(len(jobs)) as advance:
+    with _progress(len(jobs), runner) as advance:
         for path, place, name in jobs:
             try:
                 result = dataclasses.replace(segment(runner, path), name=name)
@@ -173,12 +182,16 @@ def _segment_all(runner, jobs, wanted, classes) -> int:
     return done
 
 
-def _progress(total: int):
-    """A context that yields a function to call after each picture; a bar if there are many."""
+def _progress(total: int, runner):
+    """A context that yields a function to call after each picture.
+
+    It shows a bar if there are many, and another one for the windows of a picture.
+    """
     import contextlib
 
+    windows = hasattr(runner, "on_window")
     # Where nobody watches, a bar would leave an empty line among the errors.
-    if total < 2 or not sys.stderr.isatty():
+    if (total < 2 and not windows) or not sys.stderr.isatty():
         return contextlib.nullcontext(lambda: None)
 
     @contextlib.contextmanager
@@ -187,7 +200,14 @@ def _progress(total: int):
         from rich.progress import Progress
 
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("segmenting", total=total)
-            yield lambda: progress.advance(task)
+            pictures = progress.add_task("segmenting", total=total, visible=total > 1)
+            if windows:
+                parts = progress.add_task("windows", visible=False)
+
+                def show(done: int, count: int) -> None:
+                    progress.update(parts, completed=done, total=count, visible=count > 1)
+
+                runner.on_window = show
+            yield lambda: progress.advance(pictures)
 
     return bar()

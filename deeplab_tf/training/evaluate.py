@@ -46,7 +46,8 @@ def evaluate(
     what has no match counts as background.
 
     Args:
-        model: what `load_runner` opens.
+        model: what `load_runner` opens; `load_runner(name, scales=..., flip=True)` and the like
+            for more than one look at a picture.
         data: a folder of records, or a plain folder of pictures and masks.
         split: of the data.
         batch_size: pictures to run at once where the model has one size for all.

@@ -50,6 +50,23 @@ def test_a_report_is_written_when_asked(red_lite_files, people, tmp_path):
     assert (out / "worst.png").is_file()
 
 
+def test_the_report_says_how_pictures_were_run(red_lite_files, people, tiny_preset, tmp_path):
+    lite = red_lite_files["int8"]
+    result = run("--model", lite, "--data", people, "--window", "24x32", "--flip")
+    assert result.exit_code == 0, result.output
+    assert f"{lite}, flipped too, windows of 24x32 on {people}" in result.output
+    options = ["--scales", "0.5,1", "--output-stride", 8, "--out", tmp_path / "scores"]
+    result = run("--model", tiny_preset, "--data", people, *options)
+    assert result.exit_code == 0, result.output
+    model = json.loads((tmp_path / "scores" / "report.json").read_text())["model"]
+    assert model == f"{tiny_preset}, output stride 8, scales 0.5, 1"
+
+
+def test_a_window_that_the_model_cannot_have_ends_with_two(red_lite_files, people):
+    result = run("--model", red_lite_files["int8"], "--data", people, "--window", 513)
+    assert result.exit_code == 2 and "--window 24x32" in result.stderr
+
+
 def test_a_target_that_is_a_file_is_refused_before_the_work(red_lite_files, people, tmp_path):
     out = tmp_path / "scores"
     out.write_text("mine")

@@ -1,15 +1,20 @@
 """`deeplab-tf predict`: every picture gives its results; a bad one stops nobody else."""
 
+import io
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from rich.progress import Progress
 
 from deeplab_tf.cli import main
+from deeplab_tf.cli.predict import _progress
+from deeplab_tf.inference.runner import load_runner
 
 ENDINGS = {"_mask.png", "_overlay.jpg", "_cutout.png", "_blur.jpg"}
 
@@ -152,12 +157,61 @@ def test_a_preset_folder_is_taken_and_fast_takes_the_file_in_it(
     assert (np.asarray(Image.open("predictions/photo_mask.png"))[:, 32:] == 1).all()
 
 
-def test_predicting_with_a_tflite_file_loads_no_tensorflow(photo, red_lite_files, tmp_path):
+def test_windows_scales_and_flips_are_obeyed(predict, photo, tiny_preset, red_lite_files):
+    # In windows of 24x32 the edge of the red part is where it is; shrunk it is blurred.
+    assert predict(photo, "--window", "24x32", "--overlap", "0.5", "--flip").exit_code == 0
+    mask = np.asarray(Image.open("predictions/photo_mask.png"))
+    np.testing.assert_array_equal(mask == 1, np.asarray(Image.open(photo))[..., 0] > 128)
+    options = ["--model", tiny_preset, "--scales", "0.5, 1", "--output-stride", 8, "--flip"]
+    result = predict(photo, *options, "--window", "33", tflite=None)
+    assert result.exit_code == 0, result.output
+    assert len(names(Path("predictions"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--window", "0"], "--window 0 is neither a side, like 256, nor HEIGHTxWIDTH"),
+        (["--window", "24x32x3"], "--window 24x32x3 is neither"),
+        (["--window", "513"], "takes 24x32 pixels only: give window=(24, 32)"),
+        (["--window", "24x32", "--overlap", "1"], "0 to below 1; got 1.0"),
+        (["--overlap", "0"], "overlap is of windows: give window too"),
+        (["--scales", "0.5,big"], "--scales 0.5,big isn't a list of numbers"),
+        (["--scales", ""], "isn't a list of numbers"),
+        (["--scales", "0,1"], "scales are numbers above 0"),
+        (["--scales", "0.5,1"], "takes pictures at one size, so scales are impossible"),
+        (["--output-stride", "0"], "is built already, so its output stride is fixed"),
+    ],
+)
+def test_ways_of_running_that_make_no_sense_end_with_two(predict, photo, options, reason):
+    result = predict(photo, *options)
+    assert result.exit_code == 2 and reason in result.stderr, result.output
+    assert len(result.stderr.splitlines()) <= 2 and not Path("predictions/photo_mask.png").exists()
+
+
+def test_a_long_picture_shows_its_windows(red_lite_files, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Progress, "update", lambda self, task, **fields: shown.append(fields))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    runner = load_runner(red_lite_files["int8"], window=(24, 32), overlap=0)
+    with _progress(1, runner) as advance:
+        runner.scores(np.zeros((40, 60, 3), np.uint8))
+        advance()
+    assert [fields["completed"] for fields in shown] == [1, 2, 3, 4]
+    assert {fields["total"] for fields in shown} == {4}
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_predicting_with_a_tflite_file_loads_no_tensorflow(
+    photo, red_lite_files, tmp_path, windows
+):
+    more = ["--window", "24x32", "--flip"] if windows else []
+    arguments = ["predict", str(photo), "--tflite", str(red_lite_files["int8"]), *more]
     code = (
         "import sys\n"
         "from deeplab_tf.cli import main\n"
-        f"main(['predict', {str(photo)!r}, '--tflite', {str(red_lite_files['int8'])!r}, '--out', "
-        f"{str(tmp_path / 'o')!r}], standalone_mode=False)\n"
+        f"main({[*arguments, '--out', str(tmp_path / 'o')]!r}, standalone_mode=False)\n"
         "print([m for m in ('tensorflow', 'keras', 'matplotlib', 'rich') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
