@@ -8,7 +8,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 # Four times what Pillow accepts: 400 megapixels, 1.2 GB as RGB. Beyond, a file is rather a trap.
 LARGEST = 400_000_000
 _STRIP = 4_000_000
+# Radius in pixels down to which a picture is shrunk before it is blurred.
+_BLUR_AT_LEAST = 20
 _LIMIT = threading.Lock()
 
 Colors = Sequence[tuple[int, int, int]]
@@ -276,23 +278,43 @@ def blur_background(
         radius: of the blur in pixels; None takes 1/40 of the longer side.
     """
     radius = max(image.shape[:2]) / 40 if radius is None else radius
-    gaussian = ImageFilter.GaussianBlur(radius)
     opacity = np.empty(alpha.shape, np.uint8)
     masked = np.empty_like(image)
     for rows in strips(*alpha.shape):
         opacity[rows] = _opacity(alpha[rows])
         masked[rows] = _mix(image[rows], np.zeros_like(image[rows]), opacity[rows])
-    masked = np.asarray(Image.fromarray(masked).filter(gaussian))
-    share = np.asarray(Image.fromarray(255 - opacity).filter(gaussian))
-    plain = np.asarray(Image.fromarray(image).filter(gaussian))
+    blurred = _blurred(masked, radius)
+    del masked  # three bytes a pixel
+    share, plain = _blurred(255 - opacity, radius), _blurred(image, radius)
     result = np.empty_like(image)
     for rows in strips(*alpha.shape):
-        known = share[rows].astype(np.float32)[..., None]
-        background = np.minimum(masked[rows] * (255 / np.maximum(known, 1)), 255).astype(np.uint8)
+        known = share(rows).astype(np.float32)[..., None]
+        background = np.minimum(blurred(rows) * (255 / np.maximum(known, 1)), 255).astype(np.uint8)
         # Deep inside the foreground no background is near, and 8 bits of it would be noise.
-        background = np.where(known < 16, plain[rows], background)
+        background = np.where(known < 16, plain(rows), background)
         result[rows] = _mix(background, image[rows], opacity[rows])
     return result
+
+
+def _blurred(array: np.ndarray, radius: float) -> Callable[[slice], np.ndarray]:
+    """Blurs [H, W] or [H, W, 3]; gives the rows that it is asked for.
+
+    A wide blur is done on the picture at a fraction of its size: nothing that is lost thereby
+    would survive the blur, and a large picture takes a fraction of the memory and time.
+    """
+    height, width = array.shape[:2]
+    factor = max(1, int(radius / _BLUR_AT_LEAST))
+    small = Image.fromarray(array)
+    small = small.reduce(factor) if factor > 1 else small
+    small = small.filter(ImageFilter.GaussianBlur(radius / factor))
+
+    def read(rows: slice) -> np.ndarray:
+        # The filter reads beyond the box, so strips meet without a seam.
+        box = (0, rows.start / factor, width / factor, rows.stop / factor)
+        size = (width, rows.stop - rows.start)
+        return np.asarray(small.resize(size, Image.Resampling.BILINEAR, box=box))
+
+    return read
 
 
 _PAGE, _INK, _FAINT = (250, 250, 248), (28, 32, 38), (104, 112, 122)

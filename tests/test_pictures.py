@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from deeplab_tf import pictures
 from deeplab_tf.errors import InputError
@@ -252,6 +252,16 @@ def test_blur_keeps_the_foreground_and_smooths_the_rest():
     blurred = pictures.blur_background(NOISE, alpha, radius=4)
     np.testing.assert_array_equal(blurred[:, :45], NOISE[:, :45])
     assert blurred[:, 50:].std() < 0.3 * NOISE[:, 50:].std()
+
+
+@pytest.mark.parametrize("radius", [5, 45, 130.5])
+def test_a_wide_blur_is_that_of_the_whole_picture(radius, monkeypatch):
+    monkeypatch.setattr(pictures, "_STRIP", 451 * 100)
+    small = np.random.default_rng(0).integers(0, 256, (13, 9, 3), np.uint8)
+    image = np.asarray(Image.fromarray(small).resize((451, 607), Image.Resampling.BICUBIC))
+    wanted = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+    found = pictures.blur_background(image, np.zeros((607, 451)), radius).astype(int)
+    assert np.abs(found - wanted).max() <= (0 if radius == 5 else 3)
 
 
 def test_blur_draws_no_halo_of_the_foreground():
