@@ -274,10 +274,25 @@ class FlippedRunner(Runner):
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
         mirrored = self._runner.forward(np.ascontiguousarray(batch[:, :, ::-1]))
-        return (self._runner.forward(batch) + mirrored[:, :, ::-1]) / 2
+        upright, mirrored = with_all_classes([self._runner.forward(batch), mirrored])
+        return (upright + mirrored[:, :, ::-1]) / 2
 
     def _prepare(self, image: np.ndarray) -> Prepared:
         return self._runner._prepare(image)
+
+
+def with_all_classes(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Maps [..., C] with as many classes as the largest C among them; the added are improbable.
+
+    A model that gives labels and has no names for them shows those classes only that it saw.
+    """
+    count = max(values.shape[-1] for values in maps)
+    return [
+        values
+        if values.shape[-1] == count
+        else np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, count - values.shape[-1])])
+        for values in maps
+    ]
 
 
 def label_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:

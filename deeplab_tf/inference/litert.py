@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_tf.errors import InputError
-from deeplab_tf.inference.base import Runner, softmax
+from deeplab_tf.inference.base import Runner, softmax, with_all_classes
 from deeplab_tf.inference.intact import INFO_FILE, check_intact
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import voc_colors
@@ -63,7 +63,7 @@ class LiteRTRunner(Runner):
             self.pixels = pixels or own or _normalization(content) or (-1.0, 1.0)
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
-        return np.stack([self._one(image) for image in batch])
+        return np.stack(with_all_classes([self._one(image) for image in batch]))
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         """uint8 [h, w, 3] -> probabilities float32 [h', w', C]."""

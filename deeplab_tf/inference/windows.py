@@ -17,6 +17,7 @@ from deeplab_tf.inference.base import (
     background_class,
     contrast,
     label_dtype,
+    with_all_classes,
     without_padding,
 )
 
@@ -71,7 +72,8 @@ def blend(
         forward: a part of the picture [h, w, 3] -> float32 [h, w, C].
 
     Yields:
-        (rows, columns, float32 [rows, columns, C]); the array is used again for the next.
+        (rows, columns, float32 [rows, columns, C]); the array is used again for the next. C grows
+        where the model's does: see `with_all_classes`.
     """
     if image.shape[1] > image.shape[0]:
         upright = blend(
@@ -101,6 +103,8 @@ def blend(
             if sums is None or shared is None:
                 sums = np.zeros((h, w, values.shape[-1]), np.float32)
                 shared = np.zeros((most_shared, width, values.shape[-1]), np.float32)
+            if values.shape[-1] != sums.shape[-1]:
+                values, sums, shared = with_all_classes([values, sums, shared])
             sums += values * (by_row[:, None] * by_column)[..., None]
             ready, columns = right - left, slice(left, right)
             sums[:above, :ready] += shared[:above, columns]
@@ -132,16 +136,14 @@ class WindowScores(PixelScores):
         self.size = (image.shape[0], image.shape[1])
         self._blocks, self._background = blocks, background
         self._opacity = None if background is None else np.empty(self.size, np.uint8)
-        labels: np.ndarray | None = None
+        self._labels: np.ndarray = np.empty(self.size, np.uint8)
+        self._count = 0
         for rows, columns, values in blocks():
-            if labels is None:
-                self._count = values.shape[-1]
-                labels = np.empty(self.size, label_dtype(self._count))
-            labels[rows, columns] = values.argmax(-1)
+            self._count = max(self._count, values.shape[-1])
+            self._labels = self._labels.astype(label_dtype(self._count), copy=False)
+            self._labels[rows, columns] = values.argmax(-1)
             if self._opacity is not None:
                 self._opacity[rows, columns] = _in_bytes(1 - values[..., background])
-        assert labels is not None  # a picture has a pixel at least
-        self._labels = labels
 
     @property
     def num_classes(self) -> int:
@@ -151,9 +153,9 @@ class WindowScores(PixelScores):
         return self._labels
 
     def probabilities(self) -> np.ndarray:
-        result = np.empty((*self.size, self._count), np.float32)
+        result = np.zeros((*self.size, self._count), np.float32)
         for rows, columns, values in self._blocks():
-            result[rows, columns] = values
+            result[rows, columns, : values.shape[-1]] = values
         return result
 
     def alpha(self, classes: Sequence[int]) -> np.ndarray:
@@ -165,7 +167,8 @@ class WindowScores(PixelScores):
             return self._opacity
         result = np.empty(self.size, np.uint8)
         for rows, columns, values in self._blocks():
-            result[rows, columns] = _in_bytes(values[..., sorted(wanted)].sum(-1))
+            known = [index for index in sorted(wanted) if index < values.shape[-1]]
+            result[rows, columns] = _in_bytes(values[..., known].sum(-1))
         return result
 
 

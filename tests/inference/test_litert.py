@@ -215,3 +215,12 @@ def test_without_litert_the_error_says_what_to_install(red_lite_files):
         "except InputError as error: print(error)"
     )
     assert "pip install ai-edge-litert" in result.stdout, result.stderr
+
+
+def test_pictures_with_other_classes_go_in_one_batch(red_lite_files, monkeypatch):
+    runner = LiteRTRunner(red_lite_files["argmax"])
+    maps = iter([np.zeros((24, 32), np.int32), np.full((24, 32), 4, np.int32)])
+    one = runner._as_probabilities
+    monkeypatch.setattr(runner, "_as_probabilities", lambda output: one(next(maps)))
+    found = runner.forward(np.zeros((2, 24, 32, 3), np.uint8))
+    assert found.shape == (2, 24, 32, 5) and (found.argmax(-1)[1] == 4).all()

@@ -164,6 +164,22 @@ def test_a_model_without_background_has_its_labels_all_the_same():
     assert (result.cut_out("road")[..., 3] == 255 * (result.labels == 1)).all()
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_classes_that_show_in_later_windows_only_are_taken_in(flip):
+    class Labels(Pixelwise):
+        def forward(self, batch):
+            seen = batch[..., 0]
+            return np.eye(int(seen.max()) + 1, dtype=np.float32)[seen]
+
+    image = np.zeros((60, 20, 3), np.uint8)
+    image[30:] = 3
+    image[50:, 15:] = 4
+    result = segment(Labels(ModelInfo()), image, window=(16, 16), flip=flip)
+    np.testing.assert_array_equal(result.labels, image[..., 0])
+    np.testing.assert_allclose(result.probabilities, np.eye(5)[image[..., 0]], atol=1e-5)
+    np.testing.assert_array_equal(result.cut_out(4)[..., 3] == 255, image[..., 0] == 4)
+
+
 def test_every_window_is_reported():
     runner, seen = WindowRunner(Pixelwise(), (16, 16), 0), []
     runner.on_window = lambda done, total: seen.append((done, total))
