@@ -78,7 +78,7 @@ class PyTorchNames:
             found = re.fullmatch(pattern, layer)
             if found:
                 return modules(found[1])
-        return layer, layer
+        return layer, f"{layer}.BatchNorm"
 
     def _resnet(self, layer: str) -> tuple[str, str]:
         if layer == "conv1":
@@ -154,7 +154,7 @@ class PyTorchNames:
         if found:
             number += 3 * (int(found[1]) - 1)
             return f"{first}.{number}", f"{first}.{number + 1}"
-        return layer, layer
+        return layer, f"{layer}.BatchNorm"
 
 
 def _numbers(pattern: str, text: str) -> list[int]:
