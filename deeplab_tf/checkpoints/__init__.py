@@ -1,18 +1,31 @@
 """Official weights of every published format, loaded strictly."""
 
+import logging
 import os
 from pathlib import Path
 
 import keras
 
-from deeplab_tf.checkpoints import frozen_graph, pytorch, pytorch_file, tf1, tflite
+from deeplab_tf.checkpoints import (
+    frozen_graph,
+    keras_applications,
+    pytorch,
+    pytorch_file,
+    tf1,
+    tflite,
+)
 from deeplab_tf.checkpoints.strict import Assigned, Loaded, Source, assign
 from deeplab_tf.errors import InputError
+from deeplab_tf.models.base import CONFIG_FILE, WEIGHTS_FILE
+from deeplab_tf.models.weights import read_variables
 
-__all__ = ["Assigned", "Loaded", "Source", "load", "read"]
+__all__ = ["Assigned", "Loaded", "Source", "assign", "load", "read"]
+
+_LOG = logging.getLogger(__name__)
 
 CHECKPOINT, FROZEN_GRAPH, TFLITE = "TF1 checkpoint", "frozen graph", "TFLite"
 PYTORCH = "PyTorch state dict"
+PRESET, KERAS_APPLICATIONS = "preset folder", "ImageNet weights of keras.applications"
 # How files begin that people give by mistake, and what to do with them.
 _OTHER_FILES = (
     (b"\x1f\x8b", "is a compressed archive; unpack it (tar xf) and name what was in it"),
@@ -30,13 +43,16 @@ def load(
 
     All or nothing: if anything is missing, extra or misshapen, no weight changes. Counters and
     optimiser slots are left out by rule. If the file has another number of classes than the
-    model, the last layer stays as it was made, and one line says so.
+    model, the last layer stays as it was made, and one line says so. An image classifier gives a
+    segmentation model its backbone, and one line says that.
 
     Args:
         model: of the architecture that the file holds.
         path: a TF1 checkpoint (folder, prefix or one of its files), a frozen graph (.pb), a
             float TFLite file of an official model, or a PyTorch state dict (.pth, .pt,
-            .safetensors), which is read without PyTorch and without running anything in it.
+            .safetensors), which is read without PyTorch and without running anything in it. Or
+            a preset folder, such as `ImageClassifier.save_to_preset` writes; or
+            "keras_applications" for those ImageNet weights, which Keras downloads.
         new_last_layer: True leaves the last layer as it was made in any case; False makes
             another number of classes an error.
 
@@ -47,7 +63,10 @@ def load(
     Raises:
         InputError: not one of these formats, damaged, or not of this model; says what is wrong.
     """
-    return assign(model, read(path, model), new_last_layer=new_last_layer)
+    loaded = assign(model, read(path, model), new_last_layer=new_last_layer)
+    if loaded.backbone_only:
+        _LOG.warning(str(loaded))
+    return loaded
 
 
 def read(path: str | os.PathLike, model: keras.Model) -> Source:
@@ -59,6 +78,11 @@ def read(path: str | os.PathLike, model: keras.Model) -> Source:
             which modules a PyTorch file has.
     """
     kind = recognise(path)
+    if kind == KERAS_APPLICATIONS:
+        return Source(str(path), kind, *keras_applications.read_keras_applications(model))
+    if kind == PRESET:
+        # Its names are our paths, which the rule of TF1 leaves as they are.
+        return Source(str(path), kind, read_variables(Path(path) / WEIGHTS_FILE))
     if kind == CHECKPOINT:
         return Source(str(tf1.checkpoint_prefix(path)), kind, tf1.read_checkpoint(path))
     if kind == TFLITE:
@@ -76,7 +100,11 @@ def recognise(path: str | os.PathLike) -> str:
     Raises:
         InputError: there is nothing, or nothing that can be read.
     """
+    if path == "keras_applications" and not Path(path).exists():
+        return KERAS_APPLICATIONS
     path = Path(path)
+    if (path / CONFIG_FILE).is_file():
+        return PRESET
     if tf1.checkpoint_prefix(path) is not None:
         return CHECKPOINT
     if path.is_dir():

@@ -100,6 +100,11 @@ def convert(
     # Another number of classes must have been asked for; else it is a wrong preset.
     asked = num_classes is not None or classes is not None
     loaded = load(network, path, new_last_layer=None if asked else False)
+    if loaded.backbone_only:
+        raise InputError(
+            f"{path} is an image classifier: only its backbone fits {network.name}. Start a "
+            "training from it (init=PATH) instead."
+        )
     origin = f"Converted from {Path(loaded.path).name} ({kind})."
     network.info = dataclasses.replace(
         network.info, source=f"{network.info.source} {origin}".strip()

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from deeplab_tf.checkpoints import tf1
+from deeplab_tf.checkpoints.backbone import beside_the_backbone, classifier_variables
 from deeplab_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -65,9 +66,10 @@ class Loaded:
         path, format: of the file.
         variables: those that were set, in the model's order.
         left_out: names in the file that are no weights of the model: counters, optimiser slots,
-            averages, an auxiliary head.
+            averages, an auxiliary head, an image classifier's own layers.
         new: paths of the last layer that were not set, since the file has another number of
-            classes.
+            classes; of everything but the backbone, if the file is an image classifier's.
+        backbone_only: whether it is.
     """
 
     path: str
@@ -75,8 +77,15 @@ class Loaded:
     variables: tuple[Assigned, ...]
     left_out: tuple[str, ...]
     new: tuple[str, ...]
+    backbone_only: bool = False
 
     def __str__(self) -> str:
+        if self.backbone_only:
+            return (
+                f"{self.path} ({self.format}) is an image classifier: the {len(self.variables)} "
+                f"variables of its backbone are set, the other {len(self.new)} of the model are as "
+                "they were made."
+            )
         text = f"{self.path} ({self.format}): {len(self.variables)} variables set"
         if self.left_out:
             text += f", {len(self.left_out)} left out (counters, optimiser slots, auxiliary heads)"
@@ -92,7 +101,8 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
         model: to fill.
         source: see `deeplab_tf.checkpoints.read`.
         new_last_layer: None leaves the last layer as it was made if the file's has another
-            number of classes, and logs that; True always does; False never.
+            number of classes, and logs that; True always does; False never. Unless False, an
+            image classifier gives its backbone.
 
     Raises:
         InputError: something is missing, extra or misshapen; the message has the names.
@@ -100,9 +110,16 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     names = source.names
     weights = {name: a for name, a in source.arrays.items() if names.is_weight(name, model)}
     by_path = {names.variable_path(name, model): name for name in weights}
+    classifier = set() if new_last_layer is False else classifier_variables(by_path, model)
+    for path in classifier:
+        del weights[by_path.pop(path)]
     wanted = {weight.path: weight for weight in model.weights}
     shapes = {path: tuple(weights[name].shape) for path, name in by_path.items()}
-    new = _new_variables(model, wanted, shapes, new_last_layer)
+    new = (
+        beside_the_backbone(model)
+        if classifier
+        else _new_variables(model, wanted, shapes, new_last_layer)
+    )
 
     missing = [path for path in wanted if path not in by_path and path not in new]
     extra = [
@@ -126,7 +143,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     for path, weight in wanted.items():
         if path not in new:
             weight.assign(weights[by_path[path]])
-    if new and new_last_layer is None:
+    if new and new_last_layer is None and not classifier:
         counts = _class_counts(model, shapes) or (0, 0)
         _LOG.warning(
             f"{source.path} has {counts[0]} classes, {model.name} {counts[1]}: "
@@ -142,6 +159,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
         ),
         left_out=tuple(sorted(name for name in source.arrays if name not in weights)),
         new=tuple(new),
+        backbone_only=bool(classifier),
     )
 
 

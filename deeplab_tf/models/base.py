@@ -110,6 +110,16 @@ class SegmentationModel(keras.Model):
         return model
 
 
+def preset_class(folder: str | os.PathLike) -> str:
+    """Name of the class whose model a preset folder holds; "" if that can't be told.
+
+    Raises:
+        InputError: there is no config.json, or it isn't JSON.
+    """
+    config = read_json(Path(folder) / CONFIG_FILE)
+    return str(config.get("class_name", "")) if isinstance(config, dict) else ""
+
+
 def read_preset_folder(
     folder: str | os.PathLike,
     classes: dict[str, type[SegmentationModel]],
@@ -131,6 +141,11 @@ def read_preset_folder(
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG_FILE)
+    if preset_class(folder) == "ImageClassifier" not in classes:
+        raise InputError(
+            f"{folder} holds an ImageClassifier: dl.ImageClassifier.from_preset opens it, "
+            "dl.checkpoints.load and a training's init take its backbone."
+        )
     try:
         cls = classes[config["class_name"]]
         stored = dict(config["arguments"])

@@ -12,7 +12,7 @@ from deeplab_tf.backbones.classifier import Wide
 from deeplab_tf.errors import InputError
 from deeplab_tf.layers.channels import make_divisible
 from deeplab_tf.layers.conv import conv_bn_act
-from deeplab_tf.models.base import SegmentationModel, read_preset_folder
+from deeplab_tf.models.base import SegmentationModel, preset_class, read_preset_folder
 from deeplab_tf.models.deeplab_v3 import (
     backbone_options,
     find_backbone,
@@ -122,6 +122,8 @@ class ImageClassifier(SegmentationModel):
         Raises:
             InputError: it isn't one, or holds another kind of model.
         """
+        if (held := preset_class(preset)) != cls.__name__:
+            raise InputError(f"{preset} holds a {held or 'broken preset'}, not a {cls.__name__}.")
         return read_preset_folder(preset, {cls.__name__: cls}, **arguments)
 
 

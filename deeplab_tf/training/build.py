@@ -7,9 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from deeplab_tf import checkpoints
+from deeplab_tf.checkpoints import tf1
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
-from deeplab_tf.models.base import SegmentationModel
+from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, preset_class
+from deeplab_tf.models.classifier import ImageClassifier
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
 from deeplab_tf.training.config import TrainConfig
@@ -78,7 +81,14 @@ def _new_model(config: TrainConfig, descriptor: DatasetDescriptor) -> Segmentati
 
 
 def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> SegmentationModel:
-    """The network of `init` with its weights, for the classes of the data."""
+    """The network of `init` with its weights, for the classes of the data.
+
+    A checkpoint or an image classifier holds no network of ours: its weights go into the config's.
+    """
+    if _is_weights_only(config.init):
+        model = _new_model(config, descriptor)
+        say(f"starting from {checkpoints.assign(model, checkpoints.read(config.init, model))}")
+        return model
     model = from_preset(config.init)
     settings, before = model.get_config(), model.info.classes
     if settings["num_classes"] != descriptor.num_classes:
@@ -104,6 +114,12 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
     if other:
         say(f"the network is that of {config.init}, not the config's (other: {_list(other)})")
     return model
+
+
+def _is_weights_only(init: str) -> bool:
+    if (Path(init) / CONFIG_FILE).is_file():
+        return preset_class(init) == ImageClassifier.__name__
+    return Path(init).is_file() or tf1.checkpoint_prefix(init) is not None
 
 
 def _list(names, most: int = 5) -> str:

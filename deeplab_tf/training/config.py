@@ -118,7 +118,8 @@ class TrainConfig:
             for tens of thousands of steps.
         freeze_batch_norm: keep the moving statistics; "auto" does so below 16 pictures a step
             when training starts from given weights.
-        init: preset or run folder to start from; "" starts from random weights.
+        init: preset or run folder to start from; "" starts from random weights. An image
+            classifier's folder, or an official checkpoint, gives its weights to `model`.
         evaluate_every, checkpoint_every: in steps.
         seed: of weights, order, augmentation and dropout.
         mixed_precision: "" or a Keras policy such as "mixed_bfloat16".

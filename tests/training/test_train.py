@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
+from deeplab_tf.models.classifier import ImageClassifier
 from deeplab_tf.models.presets import from_preset
 from deeplab_tf.training import state
+from deeplab_tf.training.build import build_model
 from deeplab_tf.training.callbacks import Stopped
 from deeplab_tf.training.config import LossConfig, ModelConfig, OptimizerConfig
 from deeplab_tf.training.train import train
@@ -174,6 +177,22 @@ def test_starting_from_a_run_says_what_becomes_of_the_last_layer(whole_run, tmp_
     start = {v.path: v for v in from_preset(whole_run.folder / "last").variables}
     now = {v.path: v for v in model.variables}
     np.testing.assert_array_equal(now[path], start[path])
+
+
+def test_a_classifier_gives_its_backbone_to_the_configs_network(tiny, tmp_path):
+    classifier = ImageClassifier(5, "mobilenet_v2", depth_multiplier=0.25)
+    classifier.save_to_preset(tmp_path / "classifier")
+    descriptor = DatasetDescriptor("drawn", ("a", "b"), ((0, 0, 0), (1, 1, 1)), splits={"train": 4})
+    lines: list[str] = []
+    config = dataclasses.replace(tiny, init=str(tmp_path / "classifier"))
+    model = build_model(config, descriptor, lines.append)
+    assert model.output_shape[-1] == 2
+    taken = sum(weight.path.startswith("MobilenetV2.") for weight in model.weights)
+    assert f"is an image classifier: the {taken} variables of its backbone are set" in lines[0]
+    values = {w.path: np.asarray(w) for w in classifier.weights}
+    for weight in model.weights:
+        if weight.path.startswith("MobilenetV2."):
+            np.testing.assert_array_equal(np.asarray(weight), values[weight.path])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""Which variables of a file are an image classifier's, on the backbone of a model."""
+
+import re
+from collections.abc import Iterable
+
+import keras
+
+from deeplab_tf.backbones import BACKBONES, Backbone
+from deeplab_tf.models.base import SegmentationModel
+
+
+def classifier_variables(paths: Iterable[str], model: keras.Model) -> set[str]:
+    """Those of a classifier that the model doesn't have; none if the file isn't a classifier's.
+
+    Args:
+        paths: of the variables in the file, as the model would call them.
+        model: has perhaps a backbone.
+    """
+    record = _record(model)
+    if record is None:
+        return set()
+    own = {weight.path for weight in model.weights}
+    layers = re.compile(record.classifier.layers(record.scope) + "/[^/]+")
+    found = {path for path in paths if layers.fullmatch(path) and path not in own}
+    logits = f"{record.scope}.{record.classifier.logits}/"
+    return found if any(path.startswith(logits) for path in found) else set()
+
+
+def beside_the_backbone(model: keras.Model) -> list[str]:
+    """Paths of a model's variables that aren't its backbone's."""
+    record = _record(model)
+    scope = f"{record.scope}." if record else ""
+    return [weight.path for weight in model.weights if not weight.path.startswith(scope)]
+
+
+def _record(model: keras.Model) -> Backbone | None:
+    if not isinstance(model, SegmentationModel):
+        return None
+    return BACKBONES.get(model.get_config().get("backbone", ""))
