@@ -123,7 +123,7 @@ class ImageClassifier(SegmentationModel):
             InputError: it isn't one, or holds another kind of model.
         """
         if (held := preset_class(preset)) != cls.__name__:
-            raise InputError(f"{preset} holds a {held or 'broken preset'}, not a {cls.__name__}.")
+            raise InputError(f"{preset} holds {held or 'nothing known'}, not {cls.__name__}.")
         return read_preset_folder(preset, {cls.__name__: cls}, **arguments)
 
 

@@ -109,5 +109,5 @@ def test_a_folder_of_a_classifier_is_no_preset_of_a_segmentation_model(folder, t
         convert(folder, config, tmp_path / "out", num_classes=4)
     assert not (tmp_path / "out").exists()
     dl.DeepLabV3(3, atrous_rates=(), **NARROW).save_to_preset(tmp_path / "other")
-    with pytest.raises(dl.InputError, match="holds a DeepLabV3, not a ImageClassifier"):
+    with pytest.raises(dl.InputError, match="holds DeepLabV3, not ImageClassifier"):
         dl.ImageClassifier.from_preset(tmp_path / "other")

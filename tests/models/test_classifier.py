@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import deeplab_tf as dl
-from deeplab_tf.models.macs import parameters
+from deeplab_tf.models.macs import count, parameters
 
 applications = keras.applications
 
@@ -65,6 +65,23 @@ def test_parameters_are_those_of_keras_applications(backbone, options, theirs):
 )
 def test_parameters_are_the_published_millions(backbone, millions):
     assert f"{parameters(dl.ImageClassifier(1000, backbone)) / 1e6:.1f}" == millions
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "millions"),
+    # Of the tables beside the official checkpoints; of small, of the paper's Table 3.
+    [
+        ("mobilenet_v2", {}, 300),
+        ("mobilenet_v2", {"depth_multiplier": 1.4, "divisible_by": 8}, 582),
+        ("mobilenet_v3_large", {}, 217),
+        ("mobilenet_v3_small", {}, 56),
+        ("mobilenet_edgetpu", {}, 990),
+        ("resnet_v1_50", {}, 3500),
+    ],
+)
+def test_multiply_adds_at_224_are_the_published_ones(backbone, options, millions):
+    found = count(dl.ImageClassifier(1001, backbone, **options), (224, 224)).multiply_adds
+    assert found / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 # Of the official ImageNet checkpoints.
