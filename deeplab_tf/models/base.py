@@ -184,7 +184,7 @@ def replace_arguments(stored: dict[str, Any], given: dict[str, Any]) -> dict[str
     rates = stored.get("atrous_rates")
     if new == old or not rates or "atrous_rates" in given:
         return result
-    backbone = BACKBONES.get(result.get("backbone", ""))
+    backbone = BACKBONES.get(result.get("backbone", "mobilenet_v2"))
     if backbone is None or new not in backbone.output_strides:
         return result  # the constructor's to refuse
     if any(rate * old % new for rate in rates):

@@ -105,6 +105,11 @@ def test_a_saved_model_takes_pictures_as_they_are(tmp_path):
     assert isinstance(runner, SavedModelRunner) and runner.info == info
     found = runner.probabilities(IMAGE)
     np.testing.assert_allclose(found[..., 1], IMAGE[..., 0] / 255, atol=1e-6)
+    # It brings pictures to 8x8 by itself, so a window of another size would be shrunk.
+    with pytest.raises(InputError, match="takes 8x8 pixels only"):
+        load_runner(runner, window=(16, 16))
+    found = load_runner(runner, window=(8, 8), flip=True).probabilities(IMAGE)
+    np.testing.assert_allclose(found[..., 1], IMAGE[..., 0] / 255, atol=1e-5)
 
 
 def test_a_saved_model_that_gives_labels_is_certain(tmp_path):
