@@ -12,7 +12,7 @@ def command(name, as_json):
     """List the presets, or tell all about one.
 
     Parameters are without batch norm's moving statistics, multiply-adds are those of convolutions
-    for one picture of the size shown. Both are counted from the graph as it is built here.
+    for one picture of the size shown. Both are counted from the graphs that are built here.
 
     \b
     Examples:
@@ -72,10 +72,10 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
             str(row["output_stride"]),
             short(row["parameters"]),
             short(row["multiply_adds"]),
-            "inside" if row["shipped"] else "convert",
+            "inside" if row["shipped"] else "convert" if row["weights"] else "none",
         )
     # A name cut in two can't be copied.
-    Console(markup=False, highlight=False, width=120).print(table)
+    Console(markup=False, highlight=False, width=140).print(table)
     click.echo("deeplab-tf models NAME: published score, and where to get the weights to convert.")
 
 
@@ -86,6 +86,7 @@ def _show_one(row: dict[str, Any]) -> None:
         "picture": f"{height}x{width}, RGB 0..255; made {_normalised(row['pixels'])} inside",
         "parameters": short(row["parameters"]),
         "multiply-adds": f"{short(row['multiply_adds'])} at {height}x{width}",
+        "published cost": row["published_cost"] or "none",
         "score": row["result"] or "not published",
         "source": row["source"],
         "license": row["license"],
@@ -97,7 +98,7 @@ def _show_one(row: dict[str, Any]) -> None:
         click.echo(f"  {key:<14} {value}")
     if row["shipped"]:
         click.echo(f"next: deeplab-tf predict photo.jpg --model {row['name']}")
-    else:
+    elif row["weights"]:
         click.echo("next: download and unpack the weights, then")
         click.echo(f"  deeplab-tf convert CHECKPOINT --model {row['name']} --out FOLDER")
 
