@@ -76,12 +76,14 @@ def test_the_int8_file_agrees_as_much_as_is_printed(demo):
     folder, result = demo
     runner = LiteRTRunner(folder / "demo" / "portrait_int8.tflite")
     assert runner.info.classes == ("background", "person")
-    for name, photo in (("grace_hopper", SAMPLE), ("side", folder / "side.jpg")):
+    # In doubt about a person on her side, more pixels change class by rounding.
+    for name, photo, floor in (("grace_hopper", SAMPLE, 0.98), ("side", "side.jpg", 0.95)):
+        photo = folder / photo
         with Image.open(folder / "demo" / f"{name}_mask.png") as picture:
             mask = np.asarray(picture)
         same = float((dl.segment(runner, photo).labels == mask).mean())
         (line,) = (line for line in result.output.splitlines() if f" {name} " in line)
-        assert f"{same:.2%} of the pixels" in line and same > 0.97
+        assert f"{same:.2%} of the pixels" in line and same > floor
         assert f"person {float(mask.mean()):.1%}" in line
 
 
