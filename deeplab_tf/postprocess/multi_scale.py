@@ -41,18 +41,24 @@ def fused_model(
     image = keras.Input(model.input.shape[1:], name=keys.IMAGE)
     network = model.endpoint_model("logits")
     stride = logits_stride(model)
+    align_corners = model.get_config().get("align_corners", True)
     answers = []
     for number, scale in enumerate(eval_scales):
-        logits = scaled_logits(
-            lambda x: network(x)["logits"], image, scale, largest=scale, stride=stride
-        )
+        if align_corners:
+            logits = scaled_logits(
+                lambda x: network(x)["logits"], image, scale, largest=scale, stride=stride
+            )
+        else:
+            resize = ResizeLike(scale, align_corners=False)
+            logits = network(image if scale == 1 else resize([image, image]))["logits"]
         # A model in itself: called twice, its layers keep their names.
         at_scale = keras.Model(image, logits, name=f"scale_{number}")
         for flip in (False, True) if add_flipped_images else (False,):
             logits = at_scale(ops.flip(image, axis=2) if flip else image)
             if flip:
                 logits = ops.flip(logits, axis=2)
-            answers.append(ops.softmax(ResizeLike(dtype="float32")([logits, image])))
+            resize = ResizeLike(align_corners=align_corners, dtype="float32")
+            answers.append(ops.softmax(resize([logits, image])))
     total = sum(answers[1:], answers[0])
     return keras.Model(image, total / len(answers), name=model.name)
 
@@ -71,4 +77,5 @@ def predict_without_upsampled_logits(model: SegmentationModel, images):
     logits = ops.cast(model.endpoint_model("logits")(images, training=False)["logits"], "float32")
     labels = ops.cast(ops.argmax(logits, axis=-1, keepdims=True), "int32")
     labels = ops.squeeze(resize_nearest(labels, size), axis=-1)
-    return labels, resize_bilinear(ops.softmax(logits), size)
+    align_corners = model.get_config().get("align_corners", True)
+    return labels, resize_bilinear(ops.softmax(logits), size, align_corners=align_corners)

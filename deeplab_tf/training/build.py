@@ -33,6 +33,11 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
     model = (
         _started_from(config, descriptor, say) if config.init else _new_model(config, descriptor)
     )
+    if isinstance(model.output, dict):
+        raise InputError(
+            "model.arguments: auxiliary_endpoint gives the model a second output, which this loop "
+            "has no loss for; leave it out, or train with model.fit."
+        )
     size = config.eval_size or config.image_size
     model.info = ModelInfo(
         classes=descriptor.classes,

@@ -6,9 +6,13 @@ import pytest
 
 import deeplab_tf as dl
 from deeplab_tf import keys
+from deeplab_tf.datasets.descriptors import DatasetDescriptor
 from deeplab_tf.layers.padding import PadToKernel
 from deeplab_tf.layers.resize import ResizeLike, resize_bilinear
 from deeplab_tf.models.macs import parameters
+from deeplab_tf.postprocess.multi_scale import predict_probabilities
+from deeplab_tf.training.build import build_model
+from deeplab_tf.training.config import ModelConfig, TrainConfig
 
 SMALL = {"aspp_convs_filters": 8, "depth_multiplier": 0.25, "atrous_rates": ()}
 
@@ -84,6 +88,29 @@ def test_another_number_of_classes_makes_both_last_layers_anew(tmp_path):
 def test_a_wrong_option_is_named(options, words):
     with pytest.raises(dl.InputError, match=words):
         dl.DeepLabV3(3, "mobilenet_v2_torch", **{**SMALL, **options})
+
+
+def test_flips_and_scales_are_resized_as_the_model_does():
+    model = dl.DeepLabV3(3, "mobilenet_v2_torch", align_corners=False, **SMALL)
+    kernel = model.get_layer("logits.semantic").kernel
+    kernel.assign(np.random.RandomState(1).normal(size=kernel.shape))
+    image = np.random.RandomState(0).uniform(0, 255, (1, 48, 64, 3)).astype("float32")
+
+    def softmax(x):
+        return np.asarray(keras.ops.softmax(model(x, training=False)))
+
+    wanted = (softmax(image) + softmax(image[:, :, ::-1])[:, :, ::-1]) / 2
+    found = predict_probabilities(model, image, add_flipped_images=True)
+    np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-5)
+    assert predict_probabilities(model, image, eval_scales=(0.5, 1.5)).shape == (1, 48, 64, 3)
+
+
+def test_training_by_command_names_the_second_output():
+    arguments = {"backbone": "mobilenet_v2_torch", "auxiliary_endpoint": "res3", **SMALL}
+    config = TrainConfig(model=ModelConfig("DeepLabV3", arguments))
+    data = DatasetDescriptor("drawn", ("a", "b"), ((0, 0, 0), (1, 1, 1)), splits={"train": 4})
+    with pytest.raises(dl.InputError, match="auxiliary_endpoint gives the model a second output"):
+        build_model(config, data, [].append)
 
 
 def _half_pixel(x, size):
