@@ -103,10 +103,10 @@ def recognise(path: str | os.PathLike) -> str:
     if path == "keras_applications" and not Path(path).exists():
         return KERAS_APPLICATIONS
     path = Path(path)
-    if (path / CONFIG_FILE).is_file():
-        return PRESET
     if tf1.checkpoint_prefix(path) is not None:
         return CHECKPOINT
+    if (path / CONFIG_FILE).is_file():
+        return PRESET
     if path.is_dir():
         files = sorted(p.name for p in (*path.glob("*.pb"), *path.glob("*.tflite")))
         hint = f"; name a file in it: {', '.join(files)}" if files else ""
