@@ -315,5 +315,8 @@ def class_name(info: ModelInfo, index: int) -> str:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """float [..., C] -> float32 [..., C]."""
-    exponents = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
-    return exponents / exponents.sum(axis=-1, keepdims=True)
+    result = logits.astype(np.float32)  # a copy; in place from here on, since it may be large
+    result -= result.max(axis=-1, keepdims=True)
+    np.exp(result, out=result)
+    result /= result.sum(axis=-1, keepdims=True)
+    return result

@@ -105,7 +105,8 @@ def blend(
                 shared = np.zeros((most_shared, width, values.shape[-1]), np.float32)
             if values.shape[-1] != sums.shape[-1]:
                 values, sums, shared = with_all_classes([values, sums, shared])
-            sums += values * (by_row[:, None] * by_column)[..., None]
+            for row in range(h):  # at once the product would take a window more
+                sums[row] += values[row] * (by_row[row] * by_column)[:, None]
             ready, columns = right - left, slice(left, right)
             sums[:above, :ready] += shared[:above, columns]
             shared[: h - done, columns] = sums[done:, :ready]
