@@ -11,7 +11,7 @@ from deeplab_tf.checkpoints import Loaded, load, recognise
 from deeplab_tf.checkpoints.answer import Answer, answer
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
-from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel
+from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, replace_arguments
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
 
@@ -150,7 +150,7 @@ def build_model(
             changed["decoder_filters"] = num_classes
         info = dataclasses.replace(info, classes=(), colors=())
     if output_stride is not None:
-        changed["output_stride"] = output_stride
+        changed = replace_arguments(changed, {"output_stride": output_stride})
     if changed != config:
         model = type(model).from_config(changed)
         model.info = info

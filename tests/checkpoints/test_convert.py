@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import deeplab_tf as dl
+from deeplab_tf.checkpoints.convert import build_model
 from deeplab_tf.checkpoints.tf1 import source_name
 from deeplab_tf.cli import main
 
@@ -192,3 +193,8 @@ def test_a_folder_that_is_no_preset_is_left_alone(files, tiny_config, tmp_path):
     result = run(files["graph"], "--model", tiny_config, "--out", tmp_path)
     assert result.exit_code == 2 and "exists and is no preset" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_atrous_rates_follow_another_output_stride():
+    model = build_model("deeplab_v3_mobilenet_v2_aspp_voc", output_stride=8)
+    assert model.get_config()["atrous_rates"] == [12, 24, 36]
