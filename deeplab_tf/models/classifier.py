@@ -71,12 +71,7 @@ class ImageClassifier(SegmentationModel):
             if key not in ("self", "kwargs", "name", "__class__")
         }
         refuse_unknown(kwargs, arguments)
-        record = find_backbone(backbone)
-        if output_stride not in record.output_strides:
-            raise InputError(
-                f"output_stride of {backbone} is one of {list(record.output_strides)}; "
-                f"got {output_stride}."
-            )
+        record = find_backbone(backbone, output_stride)
         head, scope = record.classifier, record.scope
         for option, default in head.options.items():
             arguments[option] = {**default, **(arguments[option] or {})}
