@@ -22,10 +22,6 @@ _ROWS = 8
 _LONGEST_SIDE = 640
 _TILE = 220
 _DIFFERENT = (230, 30, 30)
-# Photos that are named may show anything, and where the model is in doubt a rounding decides: on
-# a person lying on the side, 3 pixels in 100 change class with a well calibrated file. A broken
-# file agrees in far fewer.
-_THRESHOLD = 0.9
 
 
 @click.command(short_help="See what it does: segment, export to int8, compare; offline.")
@@ -154,9 +150,7 @@ def _export(model, paths: list[Path], out: Path) -> dict:
         photo = _small(read_image(path), _LONGEST_SIDE)
         calibration += [photo, *views(photo, each, seed=index)]
     try:
-        return export_model(
-            model, out, quantize="int8", calibration=calibration, threshold=_THRESHOLD
-        )
+        return export_model(model, out, quantize="int8", calibration=calibration)
     except VerificationError as error:
         click.echo(f"failed: {error} No {out.name} was written.", err=True)
         sys.exit(1)
