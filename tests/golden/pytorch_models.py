@@ -1,11 +1,10 @@
 """Cases of PyTorch's models: torchvision's DeepLabV3 and the DeepLabV3Plus-Pytorch repository."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+import weights
 
 import deeplab_tf as dl
 from deeplab_tf.checkpoints.pytorch import PyTorchNames, to_tensorflow
@@ -14,16 +13,6 @@ from deeplab_tf.models.presets import find_preset
 
 # Of an array's standard deviation.
 TOLERANCE = 1e-4
-
-
-def weights_module():
-    """The generator of weights and pictures beside this file."""
-    name = "deeplab_tf_golden_weights"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "weights.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def build_model(case: dict):
@@ -55,7 +44,7 @@ def _backbone(names: set[str]) -> str:
 
 def fill(model, case: dict, path: Path):
     """Sets the generated weights through the reader of state dicts."""
-    make = weights_module().make
+    make = weights.make
     arrays = {n: make(n, shape, kind, case["gain"]) for n, shape, kind in case["variables"]}
     names = PyTorchNames(model, arrays)
     return assign(
@@ -70,7 +59,7 @@ def run_case(case: dict, arrays: dict[str, np.ndarray], path: Path) -> None:
     # What isn't set are counters of batches, one number for each batch norm.
     assert model.count_params() + len(loaded.left_out) == case["num_parameters"]
     facts = case["input"]
-    image = weights_module().input_image(facts["height"], facts["width"], facts["seed"])
+    image = weights.input_image(facts["height"], facts["width"], facts["seed"])
     outputs = _outputs(model, image[None].astype("float32"))
     assert set(arrays) <= set(outputs), f"no output for {sorted(set(arrays) - set(outputs))}"
     for name, stored in arrays.items():

@@ -3,25 +3,11 @@
 pytest tests/golden --golden-dir DIR [-k FAMILY_OR_CASE]
 """
 
-import importlib.util
+import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-def _load(name: str):
-    """A module of this folder; under importlib mode tests don't see their neighbours."""
-    full_name = f"deeplab_tf_golden_{name}"
-    if full_name not in sys.modules:
-        path = Path(__file__).parent / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(full_name, path)
-        sys.modules[full_name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full_name])
-    return sys.modules[full_name]
-
 
 # Family -> the module here whose `run_case(case, arrays, path)` raises AssertionError.
 FAMILIES = {
@@ -43,4 +29,4 @@ def test_case_equals_the_reference(golden_case):
             loaded = {name: archive[name] for name in archive.files}
     else:
         loaded = None
-    _load(FAMILIES[family]).run_case(case, loaded, golden_case)
+    importlib.import_module(FAMILIES[family]).run_case(case, loaded, golden_case)

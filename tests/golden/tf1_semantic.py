@@ -1,12 +1,11 @@
 """Cases of the official TensorFlow DeepLab: models, image pyramids and predictions."""
 
-import importlib.util
 import inspect
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+import weights
 
 import deeplab_tf as dl
 from deeplab_tf.models.image_pyramid import ImagePyramid
@@ -35,16 +34,6 @@ _NOT_OF_THE_MODEL = {
 _EMPTY_FOR_NONE = ("atrous_rates", "decoder_output_stride")
 
 
-def weights_module():
-    """The generator of weights and pictures beside this file."""
-    name = "deeplab_tf_golden_weights"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "weights.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
 def build_model(settings: dict, **extra):
     """The model that official settings describe. An option without a place is an error."""
     options = {k: v for k, v in settings.items() if k not in _NOT_OF_THE_MODEL}
@@ -65,7 +54,7 @@ def fill(model, case: dict) -> None:
     """Sets the generated weights; every variable must be found, and no other may exist."""
     from deeplab_tf.checkpoints.tf1 import variable_path
 
-    make = weights_module().make
+    make = weights.make
     gain = case["weights"]["gain"]
     arrays = {
         variable_path(name, model): make(name, shape, kind, gain)
@@ -92,7 +81,7 @@ def run_case(case: dict, arrays: dict[str, np.ndarray], path: Path) -> None:
     _check_penalty(model, case)
     batch, height, width, _ = case["input"]["shape"]
     assert batch == 1
-    image = weights_module().input_image(height, width, case["input"]["seed"])[None]
+    image = weights.input_image(height, width, case["input"]["seed"])[None]
     if settings["predict_labels"] or settings["eval_scales"]:
         _compare_prediction(model, image, settings, case["outputs"], arrays)
         return

@@ -1,12 +1,15 @@
 """Cases of the official training code: losses, schedules, steps, preprocessing, mean IoU."""
 
-import importlib.util
-import sys
+import inspect
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
+import tf1_semantic
+import weights
 
+import deeplab_tf as dl
 from deeplab_tf import keys
 from deeplab_tf.checkpoints.tf1 import source_name, variable_path
 from deeplab_tf.datasets import transforms
@@ -25,16 +28,6 @@ from deeplab_tf.training.schedules import Schedule
 _MEANS = (123.15, 115.90, 103.06)
 # Options that flags may leave out, at the official default.
 _DEFAULT_SETTINGS = {"num_classes": 21, "output_stride": 16, "atrous_rates": None}
-
-
-def _semantic():
-    name = "deeplab_tf_golden_tf1_semantic"
-    if name not in sys.modules:
-        path = Path(__file__).parent / "tf1_semantic.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def run_case(case: dict, arrays: dict[str, np.ndarray] | None, path: Path) -> None:
@@ -127,7 +120,7 @@ def _check_mean_iou(case, arrays):
 
 def _example(case, arrays, picture: str) -> dict:
     facts = case["pictures"][picture]
-    make = _semantic().weights_module().input_image
+    make = weights.input_image
     return {
         keys.IMAGE: tf.constant(make(facts["height"], facts["width"], facts["seed"])),
         keys.SEMANTIC_LABEL: tf.cast(arrays[f"label_{picture}"][..., 0], tf.int32),
@@ -231,10 +224,10 @@ def _model_of_flags(flags: dict, num_classes: int, **extra):
     for name, value in flags.items():
         if isinstance(value, list):
             value = [int(n) for n in value]
-        if name in _semantic().inspect.signature(_semantic().dl.DeepLabV3.__init__).parameters:
+        if name in inspect.signature(dl.DeepLabV3.__init__).parameters:
             settings[name] = value
     settings["model_variant"] = flags["model_variant"]
-    return _semantic().build_model(settings, **extra)
+    return tf1_semantic.build_model(settings, **extra)
 
 
 def _check_multipliers(case, arrays):
@@ -287,12 +280,12 @@ class _Step:
         effective, flags = case["effective"], case["flags"]
         self.case, self.arrays = case, arrays
         self.model = _model_of_flags(flags, case["num_classes"], dropout_rate=0.0)
-        _semantic().fill(self.model, case)
+        tf1_semantic.fill(self.model, case)
         self.frozen = not effective["fine_tune_batch_norm"]
         self.model.set_batch_norm(freeze_statistics=self.frozen)
         self._drop(case["dropout"])
         batch, height, width, _ = case["input"]["shape"]
-        make = _semantic().weights_module().input_image
+        make = weights.input_image
         seed = case["input"]["seed"]
         self.images = np.stack([make(height, width, seed + i) for i in range(batch)])
         self.labels = arrays["labels"].reshape(batch, height, width)
@@ -430,7 +423,7 @@ def _wanted(case, arrays, paths, precise) -> dict[str, tuple]:
 
 def _wanted_variables(case, arrays, paths, precise) -> dict[str, tuple]:
     """Gradients, and changes of weights and moving statistics."""
-    make, gain = _semantic().weights_module().make, case["weights"]["gain"]
+    make, gain = weights.make, case["weights"]["gain"]
     shapes = {name: (shape, kind) for name, shape, kind in case["variables"]}
     wanted = {}
     for name, _ in paths:
@@ -517,7 +510,7 @@ def _check_activations(step, tolerance):
         if not name.startswith("act_"):
             continue
         layer = model.get_layer(_ACTIVATIONS[name][0])
-        part = _semantic().dl.models.base.keras.Model(model.input, layer.output)
+        part = keras.Model(model.input, layer.output)
         value = np.asarray(part(step.images.astype("float32"), training=True))
         stored = value[tuple(slice(None, None, n) for n in facts["stored_step"])]
         _close(name, stored, step.arrays[name], tolerance)
