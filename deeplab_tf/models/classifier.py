@@ -14,6 +14,7 @@ from deeplab_tf.layers.channels import make_divisible
 from deeplab_tf.layers.conv import conv_bn_act
 from deeplab_tf.models.base import SegmentationModel, preset_class, read_preset_folder
 from deeplab_tf.models.deeplab_v3 import (
+    backbone_at,
     backbone_options,
     find_backbone,
     layer_of,
@@ -71,7 +72,7 @@ class ImageClassifier(SegmentationModel):
             if key not in ("self", "kwargs", "name", "__class__")
         }
         refuse_unknown(kwargs, arguments)
-        record = find_backbone(backbone, output_stride)
+        record = backbone_at(backbone, output_stride)
         head, scope = record.classifier, record.scope
         for option, default in head.options.items():
             arguments[option] = {**default, **(arguments[option] or {})}

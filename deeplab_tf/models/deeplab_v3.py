@@ -31,21 +31,30 @@ ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 _LOW_LEVEL = {4: "res2", 8: "res3", 16: "res4"}
 
 
-def find_backbone(name: str, output_stride: int | None = None) -> Backbone:
+def find_backbone(name: str) -> Backbone:
     """The registry's record.
 
     Raises:
-        InputError: there is none of that name, or it can't do that output stride; names the
-            nearest, or the strides that it can do.
+        InputError: there is none of that name; names the nearest.
     """
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(f"unknown backbone {name!r}.{hint} Known: {', '.join(BACKBONES)}.")
-    strides = BACKBONES[name].output_strides
-    if output_stride is not None and output_stride not in strides:
-        raise InputError(f"output_stride of {name} is one of {list(strides)}; got {output_stride}.")
     return BACKBONES[name]
+
+
+def backbone_at(name: str, output_stride: int) -> Backbone:
+    """The registry's record, once it is known to reach that output stride.
+
+    Raises:
+        InputError: there is no such backbone, or it can't; names the strides that it can.
+    """
+    record = find_backbone(name)
+    if output_stride not in record.output_strides:
+        strides = list(record.output_strides)
+        raise InputError(f"output_stride of {name} is one of {strides}; got {output_stride}.")
+    return record
 
 
 def layer_of(tensor) -> str:
@@ -156,7 +165,7 @@ class DeepLabV3(SegmentationModel):
             if key not in ("self", "kwargs", "name", "__class__")
         }
         refuse_unknown(kwargs, arguments)
-        record = find_backbone(backbone, output_stride)
+        record = backbone_at(backbone, output_stride)
         if atrous_rates is None:
             atrous_rates = arguments["atrous_rates"] = ATROUS_RATES[output_stride]
         if dense_prediction_cell_config is not None:
