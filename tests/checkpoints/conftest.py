@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from source_files import write_checkpoint
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"
@@ -69,25 +70,7 @@ def model(make_model):
 
 
 @pytest.fixture(scope="session")
-def write_checkpoint():
-    """Writes name -> array as a checkpoint, without a graph: write_checkpoint(prefix, arrays)."""
-    import tensorflow as tf
-
-    def write(prefix, arrays):
-        Path(prefix).parent.mkdir(parents=True, exist_ok=True)
-        tf.raw_ops.SaveV2(
-            prefix=str(prefix),
-            tensor_names=list(arrays),
-            shape_and_slices=[""] * len(arrays),
-            tensors=[tf.constant(array) for array in arrays.values()],
-        )
-        return str(prefix)
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory, write_checkpoint, tf1_arrays):
+def checkpoint(tmp_path_factory, tf1_arrays):
     """A small prefix to look at; don't write beside it."""
     return write_checkpoint(tmp_path_factory.mktemp("plain") / "model.ckpt-7", tf1_arrays)
 

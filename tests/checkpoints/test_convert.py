@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from source_files import write_checkpoint
 
 import deeplab_tf as dl
 from deeplab_tf.checkpoints.convert import build_model
@@ -25,7 +26,7 @@ def tiny_arrays(tiny_model):
 
 
 @pytest.fixture(scope="module")
-def tiny_checkpoint(tiny_arrays, write_checkpoint, tmp_path_factory):
+def tiny_checkpoint(tiny_arrays, tmp_path_factory):
     """A folder with the checkpoint of `tiny_model`."""
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(folder / "model.ckpt-3", {**tiny_arrays, "global_step": np.int64(3)})
@@ -112,7 +113,7 @@ def _fewer_classes(arrays):
     ],
 )
 def test_a_variable_that_does_not_fit_ends_with_two(
-    change, reason, tiny_arrays, write_checkpoint, tiny_config, tmp_path
+    change, reason, tiny_arrays, tiny_config, tmp_path
 ):
     prefix = write_checkpoint(tmp_path / "in" / "model.ckpt-1", change(tiny_arrays))
     out = tmp_path / "preset"

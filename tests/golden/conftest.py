@@ -1,4 +1,7 @@
-"""Every case file under --golden-dir becomes a test `family/case`."""
+"""Every case file under --golden-dir becomes a test `family/case`.
+
+A module may have a function `takes_case(path)` that says which of them are for it.
+"""
 
 import pytest
 
@@ -11,6 +14,8 @@ def pytest_generate_tests(metafunc):
         cases = sorted(folder.glob("*/*.json"))
         if not cases:
             raise pytest.UsageError(f"--golden-dir {folder}: no <family>/<case>.json in there.")
+        takes_case = getattr(metafunc.module, "takes_case", lambda path: True)
+        cases = [path for path in cases if takes_case(path)]
         names = [f"{path.parent.name}/{path.stem}" for path in cases]
         metafunc.parametrize("golden_case", cases, ids=names)
 

@@ -6,17 +6,19 @@ import keras
 import numpy as np
 import weights
 
-import deeplab_tf as dl
 from deeplab_tf.checkpoints.pytorch import PyTorchNames, to_tensorflow
 from deeplab_tf.checkpoints.strict import Source, assign
-from deeplab_tf.models.presets import find_preset
+from deeplab_tf.models.presets import MODEL_CLASSES, find_preset
 
 # Of an array's standard deviation.
 TOLERANCE = 1e-4
 
 
-def build_model(case: dict):
-    """The model whose state dict a case lists: of its preset, as far as there is one."""
+def describe_model(case: dict) -> dict:
+    """The model whose state dict a case lists: of its preset, as far as there is one.
+
+    As a JSON file for `deeplab-tf convert` describes it.
+    """
     names = {name for name, _, _ in case["variables"]}
     plus = any(name.startswith("classifier.aspp.") for name in names)
     like = "deeplab_v3_plus_resnet_50_torch_voc" if plus else "deeplab_v3_resnet_50_torch_coco"
@@ -30,7 +32,15 @@ def build_model(case: dict):
     else:
         # Here the rates follow the stride.
         options |= {"output_stride": case["output_stride"], "atrous_rates": None}
-    return (dl.DeepLabV3Plus if plus else dl.DeepLabV3)(**options)
+    class_name = "DeepLabV3Plus" if plus else "DeepLabV3"
+    info = {"image_size": [case["input"]["height"], case["input"]["width"]]}
+    return {"class_name": class_name, "arguments": options, "info": info}
+
+
+def build_model(case: dict):
+    """The model of a case."""
+    description = describe_model(case)
+    return MODEL_CLASSES[description["class_name"]](**description["arguments"])
 
 
 def _backbone(names: set[str]) -> str:
@@ -42,10 +52,15 @@ def _backbone(names: set[str]) -> str:
     return "resnet_101_torch" if "backbone.layer3.22.conv1.weight" in names else "resnet_50_torch"
 
 
+def variables(case: dict) -> dict[str, np.ndarray]:
+    """PyTorch's name -> generated value."""
+    make, gain = weights.make, case["gain"]
+    return {name: make(name, shape, kind, gain) for name, shape, kind in case["variables"]}
+
+
 def fill(model, case: dict, path: Path):
     """Sets the generated weights through the reader of state dicts."""
-    make = weights.make
-    arrays = {n: make(n, shape, kind, case["gain"]) for n, shape, kind in case["variables"]}
+    arrays = variables(case)
     names = PyTorchNames(model, arrays)
     return assign(
         model, Source(str(path), "golden", to_tensorflow(arrays, names, model), names=names)
@@ -53,11 +68,16 @@ def fill(model, case: dict, path: Path):
 
 
 def run_case(case: dict, arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Compares the outputs and the encoder's features."""
+    """Builds and fills the model of a case, and compares."""
     model = build_model(case)
     loaded = fill(model, case, path)
     # What isn't set are counters of batches, one number for each batch norm.
     assert model.count_params() + len(loaded.left_out) == case["num_parameters"]
+    compare(model, case, arrays)
+
+
+def compare(model, case: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Compares the outputs and the encoder's features of a filled model with its case."""
     facts = case["input"]
     image = weights.input_image(facts["height"], facts["width"], facts["seed"])
     outputs = _outputs(model, image[None].astype("float32"))

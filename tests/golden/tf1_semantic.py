@@ -34,8 +34,20 @@ _NOT_OF_THE_MODEL = {
 _EMPTY_FOR_NONE = ("atrous_rates", "decoder_output_stride")
 
 
+def describe_model(case: dict) -> dict:
+    """The case's model, as a JSON file for `deeplab-tf convert` describes it."""
+    arguments = _arguments(case["settings"])
+    info = {"image_size": case["input"]["shape"][1:3]}
+    return {"class_name": "DeepLabV3", "arguments": arguments, "info": info}
+
+
 def build_model(settings: dict, **extra):
-    """The model that official settings describe. An option without a place is an error."""
+    """The model that official settings describe."""
+    return dl.DeepLabV3(**{**_arguments(settings), **extra})
+
+
+def _arguments(settings: dict) -> dict:
+    """Constructor arguments for official settings. An option without a place is an error."""
     options = {k: v for k, v in settings.items() if k not in _NOT_OF_THE_MODEL}
     for name in _EMPTY_FOR_NONE:
         if options.get(name) is None:
@@ -45,21 +57,21 @@ def build_model(settings: dict, **extra):
     backbone = dl.BACKBONES[settings["model_variant"]]
     if "nas_architecture_options" not in backbone.options:
         options.pop("nas_architecture_options", None)
-    return dl.DeepLabV3(
-        settings["num_classes"], backbone=settings["model_variant"], **{**options, **extra}
-    )
+    model = {"num_classes": settings["num_classes"], "backbone": settings["model_variant"]}
+    return {**model, **options}
+
+
+def variables(case: dict) -> dict[str, np.ndarray]:
+    """Official name -> generated value."""
+    make, gain = weights.make, case["weights"]["gain"]
+    return {name: make(name, shape, kind, gain) for name, shape, kind in case["variables"]}
 
 
 def fill(model, case: dict) -> None:
     """Sets the generated weights; every variable must be found, and no other may exist."""
     from deeplab_tf.checkpoints.tf1 import variable_path
 
-    make = weights.make
-    gain = case["weights"]["gain"]
-    arrays = {
-        variable_path(name, model): make(name, shape, kind, gain)
-        for name, shape, kind in case["variables"]
-    }
+    arrays = {variable_path(name, model): array for name, array in variables(case).items()}
     assert len(arrays) == len(case["variables"])
     assign_variables(model, arrays)
 
@@ -73,11 +85,16 @@ def close(name: str, ours: np.ndarray, stored: np.ndarray, entry: dict) -> None:
 
 
 def run_case(case: dict, arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Compares one case; see the generator's README for the format."""
-    settings = case["settings"]
-    model = build_model(settings)
-    assert model.count_params() == case["weights"]["parameters"]
+    """Builds and fills the model of a case, and compares."""
+    model = build_model(case["settings"])
     fill(model, case)
+    compare(model, case, arrays)
+
+
+def compare(model, case: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Compares a filled model with its case; see the generator's README for the format."""
+    settings = case["settings"]
+    assert model.count_params() == case["weights"]["parameters"]
     _check_penalty(model, case)
     batch, height, width, _ = case["input"]["shape"]
     assert batch == 1
