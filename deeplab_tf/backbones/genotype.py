@@ -5,6 +5,7 @@ Papers: https://arxiv.org/abs/1712.00559 (Sec. 3.1) and https://arxiv.org/abs/19
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ _OPERATION = re.compile(
 )
 # A level is a halving of the stem's stride 4; the search space ends at stride 32.
 DEEPEST = 3
+# Operations of a cell, and cells of a network: searches find ten or so. More takes hours to build.
+_MOST = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +41,15 @@ class Genotype:
 
     def __post_init__(self):
         count = len(self.operations)
-        if count == 0 or count % 2:
-            raise InputError(f"nas_genotype: operations come in pairs; got {count} of them.")
+        if count == 0 or count % 2 or count > _MOST:
+            raise InputError(
+                f"nas_genotype: operations come in pairs, {_MOST} at most; got {count} of them."
+            )
         for operation in self.operations:
             if not isinstance(operation, str) or not _OPERATION.fullmatch(operation):
                 raise InputError(
-                    f"nas_genotype: no operation {operation!r}; those there are look like "
-                    "separable_5x5_2, atrous_3x3, max_pool_3x3, avg_pool_3x3 and none."
+                    f"nas_genotype: no operation {reprlib.repr(operation)}; those there are look "
+                    "like separable_5x5_2, atrous_3x3, max_pool_3x3, avg_pool_3x3 and none."
                 )
         if len(self.inputs) != count:
             raise InputError(
@@ -56,7 +61,7 @@ class Genotype:
             if not _is_index(source, 0, number // 2 + 1):
                 raise InputError(
                     f"nas_genotype: operation {number} reads a state from 0 to "
-                    f"{number // 2 + 1}; got {source!r}."
+                    f"{number // 2 + 1}; got {reprlib.repr(source)}."
                 )
         last = count // 2 + 1
         proper = all(_is_index(state, 2, last) for state in self.outputs)
@@ -64,7 +69,7 @@ class Genotype:
             # The cell's inputs, states 0 and 1, have another size where it has a stride.
             raise InputError(
                 f"nas_genotype: outputs are different states from 2 to {last}, the combinations; "
-                f"got {list(self.outputs)}."
+                f"got {reprlib.repr([*self.outputs])}."
             )
 
     @classmethod
@@ -75,12 +80,16 @@ class Genotype:
             InputError: something else is given.
         """
         names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(given, Mapping) or sorted(given) != sorted(names):
-            found = sorted(given) if isinstance(given, Mapping) else repr(given)
-            raise InputError(f"nas_genotype has the lists {', '.join(names)}; got {found}.")
+        if not isinstance(given, Mapping) or set(given) != set(names):
+            found = sorted(map(str, given)) if isinstance(given, Mapping) else given
+            raise InputError(
+                f"nas_genotype has the lists {', '.join(names)}; got {reprlib.repr(found)}."
+            )
         for name in names:
             if not isinstance(given[name], list | tuple):
-                raise InputError(f"nas_genotype: {name} is a list; got {given[name]!r}.")
+                raise InputError(
+                    f"nas_genotype: {name} is a list; got {reprlib.repr(given[name])}."
+                )
         return cls(**{name: tuple(given[name]) for name in names})
 
 
@@ -93,13 +102,18 @@ def check_levels(levels: Sequence[int]) -> tuple[int, ...]:
     Raises:
         InputError: there is none.
     """
-    if not isinstance(levels, list | tuple) or not levels:
-        raise InputError(f"nas_levels is a list of one level per cell; got {levels!r}.")
+    if not isinstance(levels, list | tuple) or not 1 <= len(levels) <= _MOST:
+        raise InputError(
+            f"nas_levels is a list of one level per cell, for {_MOST} cells at most; "
+            f"got {reprlib.repr(levels)}."
+        )
     before = 0
     for cell, level in enumerate(levels):
         if not _is_index(level, 0, DEEPEST) or abs(level - before) > 1:
             allowed = [n for n in (before - 1, before, before + 1) if 0 <= n <= DEEPEST]
-            raise InputError(f"nas_levels: cell {cell} is at one of {allowed}; got {level!r}.")
+            raise InputError(
+                f"nas_levels: cell {cell} is at one of {allowed}; got {reprlib.repr(level)}."
+            )
         before = level
     return tuple(levels)
 

@@ -13,6 +13,7 @@ Kernel, rate and grid are (vertical, horizontal). A grid divides the map into wi
 """
 
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ _KEYS = {
     "conv": ("op", "input", "kernel", "rate"),
     "pyramid_pooling": ("op", "input", "grid_size"),
 }
+# What no map is large enough for.
+_LARGEST = {"kernel": 99, "rate": 999, "grid_size": 999}
+_MOST_BRANCHES = 100
 
 
 def read_cell(given: Sequence[dict] | str | os.PathLike) -> list[dict[str, Any]]:
@@ -51,8 +55,11 @@ def read_cell(given: Sequence[dict] | str | os.PathLike) -> list[dict[str, Any]]
     source, cell = "dense_prediction_cell_config", given
     if isinstance(given, str | os.PathLike):
         source, cell = str(given), read_json(given)
-    if not isinstance(cell, list | tuple) or not cell:
-        raise InputError(f"{source}: a cell is a list of at least one branch; got {cell!r}.")
+    if not isinstance(cell, list | tuple) or not 1 <= len(cell) <= _MOST_BRANCHES:
+        raise InputError(
+            f"{source}: a cell is a list of 1 to {_MOST_BRANCHES} branches; "
+            f"got {reprlib.repr(cell)}."
+        )
     for number, entry in enumerate(cell):
         _check_branch(entry, number, f"{source}, branch {number}")
     return [
@@ -64,25 +71,31 @@ def read_cell(given: Sequence[dict] | str | os.PathLike) -> list[dict[str, Any]]
 def _check_branch(entry: Any, number: int, place: str) -> None:
     """Raises an InputError that names the key which is wrong."""
     if not isinstance(entry, Mapping) or entry.get("op") not in [*_KEYS]:
-        raise InputError(f"{place}: a branch has an op, {' or '.join(_KEYS)}; got {entry!r}.")
+        raise InputError(
+            f"{place}: a branch has an op, {' or '.join(_KEYS)}; got {reprlib.repr(entry)}."
+        )
     keys = _KEYS[entry["op"]]
     unknown = [key for key in entry if key not in keys]
     pointwise = "kernel" in entry and _pair(entry["kernel"]) == (1, 1)
     missing = [key for key in keys if key not in entry and not (key == "rate" and pointwise)]
     if unknown or missing:
-        wrong = f"{missing[0]} is missing" if missing else f"there is no {unknown[0]!r}"
+        wrong = f"{missing[0]} is missing" if missing else f"there is no {reprlib.repr(unknown[0])}"
         raise InputError(f"{place}: {wrong}; {entry['op']} has {', '.join(keys)}.")
     if type(entry["input"]) is not int or not -1 <= entry["input"] < number:
         earlier = f" or an earlier branch, up to {number - 1}" if number else ""
         raise InputError(
-            f"{place}: input is -1, the encoder's output{earlier}; got {entry['input']!r}."
+            f"{place}: input is -1, the encoder's output{earlier}; "
+            f"got {reprlib.repr(entry['input'])}."
         )
-    for key in ("kernel", "rate", "grid_size"):
-        if key in entry and _pair(entry[key], number_too=key == "kernel") is None:
+    for key, largest in _LARGEST.items():
+        if key not in entry:
+            continue
+        pair = _pair(entry[key], number_too=key == "kernel")
+        if pair is None or max(pair) > largest:
             alone = "one or " if key == "kernel" else ""
             raise InputError(
-                f"{place}: {key} is {alone}two whole numbers from 1, [vertical, horizontal]; "
-                f"got {entry[key]!r}."
+                f"{place}: {key} is {alone}two whole numbers from 1 to {largest}, [vertical, "
+                f"horizontal]; got {reprlib.repr(entry[key])}."
             )
 
 

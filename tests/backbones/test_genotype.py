@@ -21,8 +21,10 @@ def test_a_cell_is_read_from_json():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"operations": []}, "operations come in pairs; got 0"),
-        ({"operations": ["none"] * 3}, "operations come in pairs; got 3"),
+        ({"operations": []}, "operations come in pairs, .*; got 0"),
+        ({"operations": ["none"] * 3}, "operations come in pairs, 100 at most; got 3"),
+        ({"operations": ["none"] * 102}, "operations come in pairs, 100 at most; got 102"),
+        ({"operations": ["x" * 10**5] * 4}, "no operation 'xxx.{,30}xxx';"),
         ({"operations": ["none"] * 3 + ["conv_3x3"]}, "no operation 'conv_3x3'"),
         ({"operations": ["none"] * 3 + ["atrous_3x5"]}, "no operation 'atrous_3x5'"),
         ({"operations": ["none"] * 3 + ["separable_3x3"]}, "no operation 'separable_3x3'"),
@@ -49,6 +51,8 @@ def test_a_cell_that_cannot_be_built_is_refused(change, words):
 def test_a_cell_without_one_of_its_lists_is_refused():
     with pytest.raises(dl.InputError, match=r"got \['inputs', 'operations'\]"):
         Genotype.from_json({key: CELL[key] for key in ("operations", "inputs")})
+    with pytest.raises(dl.InputError, match=r"got \['1', 'inputs', 'operations', 'outputs'\]"):
+        Genotype.from_json({**CELL, 1: []})
     with pytest.raises(dl.InputError, match="got 'darts'"):
         Genotype.from_json("darts")
 
@@ -61,8 +65,9 @@ def test_a_path_through_the_levels_is_taken(levels):
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
-        ([], "one level per cell; got"),
-        (2, "one level per cell; got 2"),
+        ([], "one level per cell, .*; got"),
+        (2, "one level per cell, .*; got 2"),
+        ([0] * 101, "for 100 cells at most; got .*, ...].$"),
         ([2], r"cell 0 is at one of \[0, 1\]; got 2"),
         ([0, 1, 3], r"cell 2 is at one of \[0, 1, 2\]; got 3"),
         ([1, 2, 3, 4], r"cell 3 is at one of \[2, 3\]; got 4"),

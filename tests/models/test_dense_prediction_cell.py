@@ -130,8 +130,8 @@ def _without(branch, key):
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        ([], r"list of at least one branch; got \[\]"),
-        ({"branches": [CONV]}, "list of at least one branch; got {'branches'"),
+        ([], r"list of 1 to 100 branches; got \[\]"),
+        ({"branches": [CONV]}, "list of 1 to 100 branches; got {'branches'"),
         (["conv"], "branch 0: a branch has an op, conv or pyramid_pooling; got 'conv'"),
         ([{"input": -1}], "branch 0: a branch has an op"),
         ([CONV, {**CONV, "op": "max_pool"}], "branch 1: a branch has an op"),
@@ -144,11 +144,18 @@ def _without(branch, key):
         ([{**CONV, "input": 0}], "branch 0: input is -1, the encoder's output; got 0"),
         ([CONV, {**POOL, "input": 1}], "branch 1: input is -1, .* or an earlier .* 0; got 1"),
         ([{**CONV, "input": "-1"}], "input is -1, the encoder's output; got '-1'"),
-        ([{**CONV, "rate": 6}], r"rate is two whole numbers from 1, \[vertical.*; got 6"),
+        ([{**CONV, "rate": 6}], r"rate is two whole numbers from 1 to 999, \[vertical.*; got 6"),
         ([{**CONV, "rate": [6, 0]}], r"rate is two whole numbers .* got \[6, 0\]"),
         ([{**CONV, "rate": [1, 2, 3]}], r"rate is two whole numbers .* got \[1, 2, 3\]"),
         ([{**CONV, "kernel": 0}], "kernel is one or two whole numbers from 1"),
         ([{**CONV, "kernel": True}], "kernel is one or two whole numbers from 1.*; got True"),
+        (
+            [{**CONV, "kernel": 10**6}],
+            "kernel is one or two whole numbers from 1 to 99.*; got 1000000",
+        ),
+        ([{**CONV, "rate": [10**9, 1]}], r"rate is two whole numbers from 1 to 999.*; got \[1000"),
+        ([CONV] * 101, "list of 1 to 100 branches; got .*, ...].$"),
+        ([{"op": "x" * 10**5}], "branch 0: a branch has an op, .*'xxx.{,30}xxx'}.$"),
         ([{**POOL, "grid_size": [2, 1.5]}], r"grid_size is two whole numbers .* got \[2, 1.5\]"),
     ],
 )
