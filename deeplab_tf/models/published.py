@@ -19,7 +19,8 @@ class Preset:
         cost: parameters and multiply-adds at that size, as `macs.count` finds them: the graphs of
             a whole table of models take a minute to build.
         result: the published score, in words.
-        published_cost: parameters or multiply-adds as they were published, where they were.
+        published_cost: parameters or multiply-adds as they were published, where they were, and
+            where that is more than 1 % off the count, how it was counted.
         weights: where the official checkpoint is published, "" if nowhere.
         task: what it predicts.
     """
@@ -38,6 +39,10 @@ _ZOO = "http://download.tensorflow.org/models"
 # No atrous branches and no decoder: the official mobile models. Their graphs were frozen at
 # output stride 8.
 _MOBILE: dict[str, Any] = {"backbone": "mobilenet_v2", "output_stride": 8, "atrous_rates": ()}
+_MOBILE_COST = (
+    "2.11M parameters; 2.75B multiply-adds at 513x513 and output stride 16, 152.6B at 8 with "
+    "scales and flips"
+)
 _HALF_WIDTH = {**_MOBILE, "depth_multiplier": 0.5}
 # The light R-ASPP head (https://arxiv.org/abs/1905.02244, Sec. 6.4) as it was trained.
 _LIGHT: dict[str, Any] = {
@@ -81,6 +86,15 @@ _TORCHVISION_INFO = dataclasses.replace(
     source="torchvision: COCO train2017, pictures and labels with a class of PASCAL VOC.",
     license="BSD-3-Clause",
 )
+
+
+def _with_second_head(cost: str, endpoint: str) -> str:
+    return (
+        f"{cost} multiply-adds at 520x520, with the second head that it had in training "
+        f'(auxiliary_endpoint="{endpoint}")'
+    )
+
+
 _TORCH_PLUS = {
     **_TORCH,
     "output_stride": 16,
@@ -114,6 +128,10 @@ _DPC: dict[str, Any] = {
     "output_stride": 16,
     "dense_prediction_cell_config": list(DPC_CITYSCAPES),
 }
+# Multiply-adds of the other output stride, scales and flips.
+_XCEPTION_VOC = (
+    "54.17B multiply-adds at 513x513, 177.10B at output stride 8; 3055B with scales and flips"
+)
 # Papers counted a plain atrous convolution on the padded map that TensorFlow 1 ran it on.
 _PADDED = "atrous convolutions counted on padded maps (`count(..., space_to_batch=True)`)"
 
@@ -138,6 +156,7 @@ PRESETS: dict[str, Preset] = {
         PASCAL_VOC,
         cost=(2_113_557, 8_825_853_632),
         result="VOC val mIoU 75.32 at output stride 16; 77.33 at 8 with scales and flips",
+        published_cost=_MOBILE_COST,
         weights=f"{_ZOO}/deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_voc_trainval": Preset(
@@ -149,6 +168,7 @@ PRESETS: dict[str, Preset] = {
         ),
         cost=(2_113_557, 8_825_853_632),
         result="VOC test mIoU 80.25 at output stride 8 with scales and flips",
+        published_cost=_MOBILE_COST,
         weights=f"{_ZOO}/deeplabv3_mnv2_pascal_trainval_2018_01_29.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_dm05_voc": Preset(
@@ -158,6 +178,8 @@ PRESETS: dict[str, Preset] = {
         dataclasses.replace(PASCAL_VOC, image_size=(257, 257)),
         cost=(697_013, 725_849_344),
         result="VOC val mIoU 70.19 at 513x513 and output stride 16",
+        published_cost="0.88B multiply-adds at 513x513 and output stride 16, with the "
+        "softmax and the arg max of the logits; without them it is 0.87B",
         weights=f"{_ZOO}/deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_dm05_portrait": Preset(
@@ -184,6 +206,8 @@ PRESETS: dict[str, Preset] = {
         ),
         cost=(2_113_043, 21_233_054_912),
         result="Cityscapes val mIoU 70.71 at output stride 16; 73.57 at 8 with scales and flips",
+        published_cost="21.27B multiply-adds at 1025x2049, 433.2B at output stride 8 with scales "
+        "and flips",
         weights=f"{_ZOO}/deeplabv3_mnv2_cityscapes_train_2018_02_05.tar.gz",
     ),
     "deeplab_v3_mobilenet_v3_large_cityscapes": Preset(
@@ -192,6 +216,8 @@ PRESETS: dict[str, Preset] = {
         CITYSCAPES,
         cost=(1_507_198, 7_582_881_504),
         result="Cityscapes val mIoU 72.41 at output stride 32",
+        published_cost="15.95B operations at 1025x2049, where a multiply-add is two: 15.17B by our "
+        "count; softmax, sums and other work on single elements is 0.5B, and 0.3B we can't tell",
         weights=f"{_ZOO}/deeplab_mnv3_large_cityscapes_trainfine_2019_11_15.tar.gz",
     ),
     "deeplab_v3_mobilenet_v3_small_cityscapes": Preset(
@@ -200,6 +226,8 @@ PRESETS: dict[str, Preset] = {
         CITYSCAPES,
         cost=(468_830, 1_963_916_608),
         result="Cityscapes val mIoU 68.99 at output stride 32",
+        published_cost="4.63B operations at 1025x2049, where a multiply-add is two: 3.93B by our "
+        "count; softmax, sums and other work on single elements is 0.4B, and 0.3B we can't tell",
         weights=f"{_ZOO}/deeplab_mnv3_small_cityscapes_trainfine_2019_11_15.tar.gz",
     ),
     "deeplab_v3_mobilenet_edgetpu_cityscapes": Preset(
@@ -208,6 +236,8 @@ PRESETS: dict[str, Preset] = {
         _EDGETPU_INFO,
         cost=(3_603_283, 55_225_523_552),
         result="Cityscapes val mIoU 74.1 at output stride 16, 70.6 at 32",
+        published_cost="7.1B multiply-adds at output stride 16, 5.6B at 32, of no named size: "
+        "513x513 gives 7.07B and 5.49B (2 % less, we don't know why)",
         weights=f"{_ZOO}/edgetpu-deeplab_2020_03_09.tar.gz",
     ),
     "deeplab_v3_mobilenet_edgetpu_slim_cityscapes": Preset(
@@ -216,6 +246,8 @@ PRESETS: dict[str, Preset] = {
         _EDGETPU_INFO,
         cost=(1_942_187, 33_013_113_960),
         result="Cityscapes val mIoU 73.2 at output stride 16, 70.0 at 32",
+        published_cost="4.3B multiply-adds at output stride 16, 3.5B at 32, of no named size: "
+        "513x513 gives 4.22B and 3.40B (2 and 3 % less, we don't know why)",
         weights=f"{_ZOO}/edgetpu-deeplab-slim_2020_03_09.tar.gz",
     ),
     "deeplab_v3_mobilenet_v2_aspp_voc": Preset(
@@ -233,7 +265,7 @@ PRESETS: dict[str, Preset] = {
         cost=(58_164_437, 76_052_470_720),
         result="VOC val mIoU 77.21 at output stride 16, 78.51 at 8; 79.77 with scales and flips",
         published_cost=f"58.16M parameters; 81.02B multiply-adds at 513x513, 276.18B at output "
-        f"stride 8, {_PADDED}",
+        f"stride 8, 4871B there with scales and flips; {_PADDED}",
     ),
     "deeplab_v3_plus_resnet_101_voc": Preset(
         "DeepLabV3Plus",
@@ -241,9 +273,9 @@ PRESETS: dict[str, Preset] = {
         _IMAGENET_VOC,
         cost=(59_468_085, 97_811_446_720),
         result="VOC val mIoU 78.85 at output stride 16, 79.35 at 8; 80.57 with scales and flips",
-        # At 16 the published number fits a last block without multi-grid (101.2B, else 102.6B).
-        published_cost=f"101.28B multiply-adds at 513x513; 297.92B at output stride 8, 74.20B at "
-        f"32; {_PADDED}",
+        published_cost=f"101.28B multiply-adds at 513x513; 297.92B at output stride 8, 5247B there "
+        f"with scales and flips; 74.20B at 32; {_PADDED}. 101.28B is the network without "
+        "multi-grid (101.2B by our count, 102.6B with it)",
     ),
     "deeplab_v3_plus_xception_65_voc": Preset(
         "DeepLabV3Plus",
@@ -252,7 +284,7 @@ PRESETS: dict[str, Preset] = {
         cost=(41_055_413, 54_035_303_024),
         result="VOC val mIoU 82.20 at output stride 16; 83.58 at 8 with scales and flips. Without "
         "COCO 79.79 at 16, 80.02 at 8; 81.39 with scales and flips",
-        published_cost="54.17B multiply-adds at 513x513, 177.10B at output stride 8",
+        published_cost=_XCEPTION_VOC,
         weights=f"{_ZOO}/deeplabv3_pascal_train_aug_2018_01_04.tar.gz",
     ),
     "deeplab_v3_plus_xception_65_voc_trainval": Preset(
@@ -264,7 +296,7 @@ PRESETS: dict[str, Preset] = {
         ),
         cost=(41_055_413, 54_035_303_024),
         result="VOC test mIoU 87.80 at output stride 8 with scales and flips",
-        published_cost="54.17B multiply-adds at 513x513, 177.10B at output stride 8",
+        published_cost=_XCEPTION_VOC,
         weights=f"{_ZOO}/deeplabv3_pascal_trainval_2018_01_04.tar.gz",
     ),
     "deeplab_v3_plus_xception_65_plain_voc": Preset(
@@ -286,7 +318,8 @@ PRESETS: dict[str, Preset] = {
         _IMAGENET_CITYSCAPES,
         cost=(41_054_899, 418_375_681_136),
         result="Cityscapes val mIoU 78.79 at output stride 16; 80.42 at 8 with scales and flips",
-        published_cost="418.64B multiply-adds at 1025x2049",
+        published_cost="418.64B multiply-adds at 1025x2049; 8678B at output stride 8 with scales "
+        "and flips",
         weights=f"{_ZOO}/deeplabv3_cityscapes_train_2018_02_06.tar.gz",
     ),
     "deeplab_v3_plus_xception_71_cityscapes": Preset(
@@ -295,7 +328,8 @@ PRESETS: dict[str, Preset] = {
         dataclasses.replace(CITYSCAPES, source="ImageNet, then Cityscapes train_fine."),
         cost=(43_477_323, 513_037_697_336),
         result="Cityscapes val mIoU 79.55 at output stride 16",
-        published_cost="43.48M parameters",
+        published_cost="43.48M parameters; 1551B multiply-adds in the Auto-DeepLab paper, 4 % more "
+        "than we count at output stride 8 (1492B), we don't know why",
     ),
     "deeplab_v3_plus_xception_71_dpc_cityscapes": Preset(
         "DeepLabV3Plus",
@@ -336,8 +370,8 @@ PRESETS: dict[str, Preset] = {
         _SCRATCH,
         cost=(10_147_427, 320_450_382_392),
         result="Cityscapes val mIoU 79.74",
-        # 1.6 to 1.9 % above the count on padded maps; we don't know why.
-        published_cost=f"10.15M parameters; 333.25B multiply-adds at 1025x2049, {_PADDED}",
+        published_cost=f"10.15M parameters; 333.25B multiply-adds at 1025x2049, {_PADDED} and "
+        "1.6 % above that: another 0.27B for each filter, we don't know of what",
     ),
     "auto_deeplab_m_cityscapes": Preset(
         "DeepLabV3Plus",
@@ -345,8 +379,8 @@ PRESETS: dict[str, Preset] = {
         _SCRATCH,
         cost=(21_622_451, 439_922_432_384),
         result="Cityscapes val mIoU 80.04",
-        # 1.6 to 1.9 % above the count on padded maps; we don't know why.
-        published_cost=f"21.62M parameters; 460.93B multiply-adds at 1025x2049, {_PADDED}",
+        published_cost=f"21.62M parameters; 460.93B multiply-adds at 1025x2049, {_PADDED} and "
+        "1.9 % above that: another 0.27B for each filter, we don't know of what",
     ),
     "auto_deeplab_l_cityscapes": Preset(
         "DeepLabV3Plus",
@@ -354,8 +388,8 @@ PRESETS: dict[str, Preset] = {
         _SCRATCH,
         cost=(44_424_691, 662_424_364_896),
         result="Cityscapes val mIoU 80.33",
-        # 1.6 to 1.9 % above the count on padded maps; we don't know why.
-        published_cost=f"44.42M parameters; 695.03B multiply-adds at 1025x2049, {_PADDED}",
+        published_cost=f"44.42M parameters; 695.03B multiply-adds at 1025x2049, {_PADDED} and "
+        "1.9 % above that: another 0.27B for each filter, we don't know of what",
     ),
     "deeplab_v3_resnet_50_torch_coco": Preset(
         "DeepLabV3",
@@ -363,6 +397,7 @@ PRESETS: dict[str, Preset] = {
         _TORCHVISION_INFO,
         cost=(39_638_869, 168_731_205_888),
         result="COCO val2017, classes of VOC: mIoU 66.4, pixel accuracy 92.4",
+        published_cost=_with_second_head("42.00M parameters and 178.7B", "res4"),
         weights="https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth",
     ),
     "deeplab_v3_resnet_101_torch_coco": Preset(
@@ -371,6 +406,7 @@ PRESETS: dict[str, Preset] = {
         _TORCHVISION_INFO,
         cost=(58_630_997, 248_752_300_288),
         result="COCO val2017, classes of VOC: mIoU 67.4, pixel accuracy 92.4",
+        published_cost=_with_second_head("61.00M parameters and 258.7B", "res4"),
         weights="https://download.pytorch.org/models/deeplabv3_resnet101_coco-586e9e4e.pth",
     ),
     "deeplab_v3_mobilenet_v3_large_torch_coco": Preset(
@@ -379,6 +415,7 @@ PRESETS: dict[str, Preset] = {
         _TORCHVISION_INFO,
         cost=(11_025_477, 10_436_350_688),
         result="COCO val2017, classes of VOC: mIoU 60.3, pixel accuracy 91.2",
+        published_cost=_with_second_head("11.03M parameters and 10.5B", "res3"),
         weights="https://download.pytorch.org/models/deeplabv3_mobilenet_v3_large-fc3c493d.pth",
     ),
     "deeplab_v3_plus_mobilenet_v2_torch_voc": Preset(

@@ -9,7 +9,8 @@ from deeplab_tf import keys
 from deeplab_tf.datasets.descriptors import DatasetDescriptor
 from deeplab_tf.layers.padding import PadToKernel
 from deeplab_tf.layers.resize import ResizeLike, resize_bilinear
-from deeplab_tf.models.macs import parameters
+from deeplab_tf.models.macs import count, parameters
+from deeplab_tf.models.presets import find_preset
 from deeplab_tf.postprocess.multi_scale import predict_probabilities
 from deeplab_tf.training.build import build_model
 from deeplab_tf.training.config import ModelConfig, TrainConfig
@@ -18,29 +19,34 @@ SMALL = {"aspp_convs_filters": 8, "depth_multiplier": 0.25, "atrous_rates": ()}
 
 
 @pytest.mark.parametrize(
-    ("preset", "endpoint", "published"),
+    ("preset", "endpoint", "published", "giga"),
     [
-        ("deeplab_v3_mobilenet_v3_large_torch_coco", "res3", 11_029_328),
-        ("deeplab_v3_resnet_50_torch_coco", "res4", 42_004_074),
-        ("deeplab_v3_resnet_101_torch_coco", "res4", 60_996_202),
+        ("deeplab_v3_mobilenet_v3_large_torch_coco", "res3", 11_029_328, "10.5"),
+        ("deeplab_v3_resnet_50_torch_coco", "res4", 42_004_074, "178.7"),
+        ("deeplab_v3_resnet_101_torch_coco", "res4", 60_996_202, "258.7"),
     ],
 )
-def test_torchvision_publishes_the_same_number_of_parameters(preset, endpoint, published):
+def test_torchvision_publishes_the_cost_with_the_second_head(preset, endpoint, published, giga):
     model = dl.from_preset(preset, load_weights=False, auxiliary_endpoint=endpoint)
-    assert parameters(model) == published
+    counts = count(model)
+    assert counts.parameters == published and counts.image_size == (520, 520)
+    assert f"{counts.multiply_adds / 1e9:.1f}" == giga
+    text = find_preset(preset).published_cost
+    assert f"{published / 1e6:.2f}M parameters and {giga}B multiply-adds at 520x520" in text
+    assert f'auxiliary_endpoint="{endpoint}"' in text
     assert model.info.classes[15] == "person" and model.info.license == "BSD-3-Clause"
 
 
 @pytest.mark.parametrize(
-    ("preset", "count"),
+    ("preset", "number"),
     [
         ("deeplab_v3_plus_mobilenet_v2_torch_voc", 5_225_717),
         ("deeplab_v3_plus_resnet_50_torch_voc", 39_761_845),
     ],
 )
-def test_the_port_has_the_same_number_of_parameters(preset, count):
+def test_the_port_has_the_same_number_of_parameters(preset, number):
     model = dl.from_preset(preset, load_weights=False)
-    assert parameters(model) == count
+    assert parameters(model) == number
     assert model.get_config()["atrous_rates"] == [6, 12, 18]
 
 
