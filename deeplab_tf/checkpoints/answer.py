@@ -11,11 +11,15 @@ from PIL import Image
 from deeplab_tf import keys, pictures
 from deeplab_tf.checkpoints import FROZEN_GRAPH, TFLITE, frozen_graph, tflite
 from deeplab_tf.models.base import SegmentationModel
+from deeplab_tf.models.classifier import ImageClassifier
 
 # Becomes 0 when the model normalises it: how the official code fills pictures up to its crop.
 PAD_PIXEL = 127.5
 # Where neither the model nor the file says how large pictures shall be.
 _DEFAULT_SIZE = (513, 513)
+_CLASSIFIED_SIZE = (299, 299)
+# An image classifier's likeliest classes, to be looked at.
+_LIKELIEST = 5
 # The same weights in two runtimes: 1e-5 was measured. A wrong epsilon or padding gives 1e-3.
 MOST_DIFFERENCE = 1e-4
 LEAST_AGREEMENT = 0.999
@@ -27,7 +31,8 @@ class Answer:
 
     Attributes:
         image: the picture at the model's size, without padding: uint8 [h, w, 3].
-        labels: [h, w].
+        labels: [h, w], None from an image classifier.
+        probabilities: [C], from an image classifier.
         agreement: share of pixels with the label that the source gives, None if it can't be run.
         difference: largest difference of logits, relative to the source's largest; None if the
             source gives labels only.
@@ -35,7 +40,8 @@ class Answer:
     """
 
     image: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
     agreement: float | None = None
     difference: float | None = None
     reason: str = ""
@@ -49,11 +55,22 @@ class Answer:
         return close and self.agreement >= LEAST_AGREEMENT
 
     def shares(self, classes: tuple[str, ...]) -> dict[str, float]:
-        """Share of the picture by class, largest first; classes that aren't there left out."""
-        values, counts = np.unique(self.labels, return_counts=True)
+        """Share of the picture by class, largest first; classes that aren't there left out.
+
+        From an image classifier: the probabilities of the likeliest.
+        """
+        if self.probabilities is not None:
+            values, shares, most = (
+                np.arange(len(self.probabilities)),
+                self.probabilities,
+                _LIKELIEST,
+            )
+        else:
+            values, counts = np.unique(np.asarray(self.labels), return_counts=True)
+            shares, most = counts / counts.sum(), len(values)
         names = [classes[v] if v < len(classes) else f"class {v}" for v in values]
-        order = np.argsort(-counts, kind="stable")
-        return {names[i]: float(counts[i] / self.labels.size) for i in order}
+        order = np.argsort(-shares, kind="stable")[:most]
+        return {names[i]: float(shares[i]) for i in order}
 
 
 def stored_picture() -> np.ndarray:
@@ -77,6 +94,8 @@ def answer(
         compare: False doesn't ask the source, for example since it has other classes.
     """
     picture = stored_picture()
+    if isinstance(model, ImageClassifier):
+        return _classified(model, picture)
     reason = "" if compare else "the last layer is new and untrained"
     if compare and kind == TFLITE:
         try:
@@ -93,6 +112,16 @@ def answer(
     size = _model_size(model)
     image = fit(picture, size)
     return Answer(image, _labels(_logits(model, image, size), image), reason=reason)
+
+
+def _classified(model: ImageClassifier, picture: np.ndarray) -> Answer:
+    """The picture goes in whole and without padding, which would be a part of what is seen."""
+    image = fit(picture, model.info.image_size or _CLASSIFIED_SIZE)
+    logits = model(image[None].astype(np.float32), training=False)
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
+    return Answer(
+        image, probabilities=probabilities, reason="only graphs that label pixels are asked"
+    )
 
 
 def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

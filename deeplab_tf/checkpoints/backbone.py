@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import keras
 
 from deeplab_tf.backbones import BACKBONES, Backbone
+from deeplab_tf.errors import InputError
 from deeplab_tf.models.base import SegmentationModel
 
 
@@ -24,6 +25,15 @@ def classifier_variables(paths: Iterable[str], model: keras.Model) -> set[str]:
     found = {path for path in paths if layers.fullmatch(path) and path not in own}
     logits = f"{record.scope}.{record.classifier.logits}/"
     return found if any(path.startswith(logits) for path in found) else set()
+
+
+def refused_classifier(path: str, model: keras.Model) -> InputError:
+    """The error of a classifier's file where a whole model is wanted."""
+    backbone = model.get_config()["backbone"]
+    return InputError(
+        f"{path} is an image classifier: only its backbone fits {model.name}. Start a training "
+        f"from it (init=PATH), or convert it as what it is (--model {backbone})."
+    )
 
 
 def beside_the_backbone(model: keras.Model) -> list[str]:

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_tf import pictures
-from deeplab_tf.checkpoints import Loaded, load, recognise
+from deeplab_tf.backbones import BACKBONES
+from deeplab_tf.checkpoints import Loaded, assign, read, recognise
 from deeplab_tf.checkpoints.answer import Answer, answer
+from deeplab_tf.checkpoints.backbone import refused_classifier
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
-from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, replace_arguments
+from deeplab_tf.models.base import (
+    CONFIG_FILE,
+    SegmentationModel,
+    preset_class,
+    replace_arguments,
+)
+from deeplab_tf.models.classifier import ImageClassifier
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
 
 REPORT_FILE, PICTURE_FILE = "report.json", "answer.png"
+_CLASSES = {**MODEL_CLASSES, ImageClassifier.__name__: ImageClassifier}
 
 
 class AnswerDiffersError(RuntimeError):
@@ -71,12 +80,13 @@ def convert(
     """Turns an official file into a preset folder.
 
     The folder gets config.json and weights.npz, report.json with every variable, and answer.png:
-    what the model says about a stored picture. Where the file itself can be run (TFLite, frozen
-    graph), both must say the same.
+    what the model says about a stored picture (an image classifier's answer is in the report
+    alone). Where the file itself can be run (TFLite, frozen graph), both must say the same.
 
     Args:
         path: see `deeplab_tf.checkpoints.load`.
         model: the preset it is of, a preset folder, or a JSON file like a preset's config.json.
+            For an image classifier, the name of its backbone.
         out: the folder to write. An earlier preset of that name is replaced.
         num_classes: if not the preset's. If it isn't the file's either, the last layer is made
             anew.
@@ -99,12 +109,9 @@ def convert(
     step("read and assign the variables")
     # Another number of classes must have been asked for; else it is a wrong preset.
     asked = num_classes is not None or classes is not None
-    loaded = load(network, path, new_last_layer=None if asked else False)
+    loaded = assign(network, read(path, network), new_last_layer=None if asked else False)
     if loaded.backbone_only:
-        raise InputError(
-            f"{path} is an image classifier: only its backbone fits {network.name}. Start a "
-            "training from it (init=PATH) instead."
-        )
+        raise refused_classifier(loaded.path, network)
     origin = f"Converted from {Path(loaded.path).name} ({kind})."
     network.info = dataclasses.replace(
         network.info, source=f"{network.info.source} {origin}".strip()
@@ -126,7 +133,7 @@ def build_model(
     classes: Sequence[str] | None = None,
     output_stride: int | None = None,
 ) -> SegmentationModel:
-    """The model of a preset, preset folder or JSON file, with random weights.
+    """The model of a preset, preset folder, JSON file or backbone, with random weights.
 
     Args:
         name: see `convert`.
@@ -139,14 +146,12 @@ def build_model(
         if num_classes not in (None, len(classes)):
             raise InputError(f"{len(classes)} classes are named, but num_classes is {num_classes}.")
         num_classes = len(classes)
-    path = Path(name)
-    is_json = path.suffix == ".json" and path.is_file()
-    model = _from_json(path) if is_json else from_preset(name, load_weights=False)
+    model = _named(name)
     config, info = model.get_config(), model.info
     changed = dict(config)
     if num_classes not in (None, config["num_classes"]):
         changed["num_classes"] = num_classes
-        if config["decoder_output_is_logits"]:
+        if config.get("decoder_output_is_logits"):
             changed["decoder_filters"] = num_classes
         info = dataclasses.replace(info, classes=(), colors=())
     if output_stride is not None:
@@ -161,18 +166,30 @@ def build_model(
     return model
 
 
+def _named(name: str | os.PathLike) -> SegmentationModel:
+    path = Path(name)
+    if path.suffix == ".json" and path.is_file():
+        return _from_json(path)
+    if (path / CONFIG_FILE).is_file() and preset_class(path) == ImageClassifier.__name__:
+        return ImageClassifier.from_preset(path, load_weights=False)
+    if str(name) in BACKBONES and not path.exists():
+        return ImageClassifier(backbone=str(name))
+    return from_preset(name, load_weights=False)
+
+
 def _from_json(path: Path) -> SegmentationModel:
     """The model that a JSON file describes: {"class_name", "arguments"} and perhaps "info"."""
     config = read_json(path)
     try:
-        model = MODEL_CLASSES[config["class_name"]](**config["arguments"])
+        model = _CLASSES[config["class_name"]](**config["arguments"])
         model.info = ModelInfo.from_json(config.get("info", {}))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever of a wrong value the layers notice
+        reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f'{path}: a model is {{"class_name": one of {", ".join(MODEL_CLASSES)}, "arguments": '
-            f"{{...}}}}, as in a preset's {CONFIG_FILE}; {error!r}."
+            f'{path}: a model is {{"class_name": one of {", ".join(_CLASSES)}, "arguments": '
+            f"{{...}}}}, as in a preset's {CONFIG_FILE}; {type(error).__name__}: {reason}"
         ) from None
     return model
 
@@ -205,5 +222,6 @@ def _write(conversion: Conversion) -> None:
     with atomic_folder(conversion.folder) as temporary:
         conversion.model.save_to_preset(temporary)
         write_json(temporary / REPORT_FILE, conversion.report())
-        overlay = pictures.overlay(result.image, result.labels, colors)
-        pictures.save_image(temporary / PICTURE_FILE, overlay)
+        if result.labels is not None:
+            overlay = pictures.overlay(result.image, result.labels, colors)
+            pictures.save_image(temporary / PICTURE_FILE, overlay)

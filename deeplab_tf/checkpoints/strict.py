@@ -11,7 +11,11 @@ import keras
 import numpy as np
 
 from deeplab_tf.checkpoints import tf1
-from deeplab_tf.checkpoints.backbone import beside_the_backbone, classifier_variables
+from deeplab_tf.checkpoints.backbone import (
+    beside_the_backbone,
+    classifier_variables,
+    refused_classifier,
+)
 from deeplab_tf.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -82,7 +86,7 @@ class Loaded:
     def __str__(self) -> str:
         if self.backbone_only:
             return (
-                f"{self.path} ({self.format}) is an image classifier: the {len(self.variables)} "
+                f"{self.path} ({self.format}), an image classifier: the {len(self.variables)} "
                 f"variables of its backbone are set, the other {len(self.new)} of the model are as "
                 "they were made."
             )
@@ -105,12 +109,15 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
             image classifier gives its backbone.
 
     Raises:
-        InputError: something is missing, extra or misshapen; the message has the names.
+        InputError: something is missing, extra or misshapen; the message has the names. Or the
+            file is an image classifier's and the last layer may not be made anew.
     """
     names = source.names
     weights = {name: a for name, a in source.arrays.items() if names.is_weight(name, model)}
     by_path = {names.variable_path(name, model): name for name in weights}
-    classifier = set() if new_last_layer is False else classifier_variables(by_path, model)
+    classifier = classifier_variables(by_path, model)
+    if classifier and new_last_layer is False:
+        raise refused_classifier(source.path, model)
     for path in classifier:
         del weights[by_path.pop(path)]
     wanted = {weight.path: weight for weight in model.weights}

@@ -13,9 +13,10 @@ from deeplab_tf.errors import InputError
 @click.option(
     "--model",
     required=True,
-    metavar="PRESET|FOLDER|JSON",
+    metavar="PRESET|FOLDER|JSON|BACKBONE",
     help="Which model CHECKPOINT is of: a preset's name (`deeplab-tf models` lists them), a "
-    "preset folder of that architecture, or a JSON file like a preset's config.json.",
+    "preset folder of that architecture, or a JSON file like a preset's config.json. For an "
+    "image classifier, its backbone's name.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The preset folder to write."
@@ -52,6 +53,9 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
 
     The folder gets config.json and weights.npz, report.json with every variable, and answer.png.
 
+    A classifier trained on ImageNet becomes a folder from which training starts (init=FOLDER); it
+    takes the backbone. CHECKPOINT itself will do there too.
+
     \b
     Examples:
       deeplab-tf convert deeplabv3_257_mv_gpu.tflite \\
@@ -62,6 +66,7 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
           --model deeplab_v3_resnet_50_torch_coco --out coco
       deeplab-tf convert my_model.ckpt-30000 \\
           --model deeplab_v3_mobilenet_v2_voc --classes background,cat,dog --out pets
+      deeplab-tf convert xception_65/model.ckpt --model xception_65 --out imagenet
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -135,14 +140,23 @@ def _print_names(loaded) -> None:
 
 def _print_summary(conversion) -> None:
     answer, out = conversion.answer, conversion.folder
+    classifies = answer.labels is None
     click.echo(f"{conversion.loaded} Nothing missing, nothing extra.")
     shares = answer.shares(conversion.model.info.classes).items()
     text = ", ".join(f"{name} {share:.2%}" for name, share in shares)
-    click.echo(f"the stored picture ({out / 'answer.png'}): {text}")
+    drawn = "" if classifies else f" ({out / 'answer.png'})"
+    click.echo(f"the stored picture{drawn}: {text}")
     if answer.agreement is None:
         click.echo(f"not compared with the file's own answer: {answer.reason}")
     else:
         click.echo(f"the file's own labels are the same in {answer.agreement:.2%} of the pixels")
     if answer.difference is not None:
         click.echo(f"its logits differ by {answer.difference:.1e} of the largest at most")
-    click.echo(f"{out} is a preset; next: deeplab-tf predict photo.jpg --model {out}")
+    if classifies:
+        backbone = conversion.model.get_config()["backbone"]
+        click.echo(
+            f"{out} is an image classifier; next: deeplab-tf train --config NAME data=RECORDS "
+            f"model.arguments.backbone={backbone} init={out}"
+        )
+    else:
+        click.echo(f"{out} is a preset; next: deeplab-tf predict photo.jpg --model {out}")

@@ -1,15 +1,19 @@
 """What an image classifier gives to a segmentation model: its backbone, and nothing else."""
 
+import json
 import logging
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from source_files import write_checkpoint
 
 import deeplab_tf as dl
 from deeplab_tf.checkpoints import Source
 from deeplab_tf.checkpoints.convert import convert
 from deeplab_tf.checkpoints.strict import assign
 from deeplab_tf.checkpoints.tf1 import source_name
+from deeplab_tf.cli import main
 
 NARROW = {"depth_multiplier": 0.25, "divisible_by": 8}
 NAS = {"nas_architecture_options": {"nas_stem_output_num_conv_filters": 2}}
@@ -55,7 +59,7 @@ def test_only_the_backbone_of_a_classifier_is_taken(backbone, options, left_out)
         np.testing.assert_array_equal(value, wanted[path])
     assert loaded.backbone_only
     assert len(loaded.left_out) == left_out + 1  # and the step
-    assert "is an image classifier: the" in str(loaded)
+    assert ", an image classifier: the" in str(loaded)
 
 
 def test_the_classifier_itself_takes_all_or_another_number_of_classes():
@@ -97,17 +101,51 @@ def test_a_folder_of_a_classifier_gives_its_backbone_and_one_line_says_so(folder
     np.testing.assert_array_equal(_values(model)[path], theirs[path])
 
 
+@pytest.mark.parametrize("num_classes", [None, 4])
+def test_a_classifier_does_not_become_a_segmentation_model(num_classes, folder, tmp_path):
+    config = tmp_path / "model.json"
+    config.write_text(
+        '{"class_name": "DeepLabV3", "arguments": {"num_classes": 3, "atrous_rates": [], '
+        '"depth_multiplier": 0.25, "divisible_by": 8}}'
+    )
+    words = r"is an image classifier: only its backbone fits .*\(--model mobilenet_v2\)"
+    with pytest.raises(dl.InputError, match=words):
+        convert(folder, config, tmp_path / "out", num_classes=num_classes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_a_classifier_becomes_a_folder_by_the_name_of_its_backbone(tmp_path):
+    classifier = _randomized(dl.ImageClassifier(11, "resnet_v1_18_beta"))
+    arrays = dict(_tf1(classifier).arrays)
+    slots = {f"{name}/Momentum": np.zeros_like(array) for name, array in arrays.items()}
+    source = write_checkpoint(tmp_path / "in" / "model.ckpt", {**arrays, **slots})
+    command = ["convert", source, "--model", "resnet_v1_18_beta", "--num-classes", "11"]
+    result = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "Nothing missing, nothing extra." in result.output
+    assert f"model.arguments.backbone=resnet_v1_18_beta init={tmp_path / 'out'}" in result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert [(v["source"], v["path"], tuple(v["shape"])) for v in report["variables"]] == [
+        (source_name(w.path, classifier), w.path, tuple(w.shape)) for w in classifier.weights
+    ]
+    assert len(report["answer"]["shares"]) == 5 and not report["made_anew"]
+    # Its values, and its answer.
+    image = np.random.RandomState(1).uniform(0, 255, (1, 33, 33, 3)).astype("float32")
+    made = dl.ImageClassifier.from_preset(tmp_path / "out")
+    np.testing.assert_array_equal(*(np.asarray(m(image)) for m in (made, classifier)))
+
+
+def test_another_file_does_not_become_a_classifier(folder, tmp_path):
+    dl.DeepLabV3(3, atrous_rates=(), **NARROW).save_to_preset(tmp_path / "in")
+    words = r"doesn't fit image_classifier: 7 missing: MobilenetV2/Conv_1/.*: aspp0.BatchNorm/"
+    with pytest.raises(dl.InputError, match=words):
+        convert(tmp_path / "in", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_a_classifier_is_no_preset_of_a_segmentation_model(folder, tmp_path):
     with pytest.raises(dl.InputError, match="holds an ImageClassifier: dl.ImageClassifier.from"):
         dl.from_preset(folder)
-    with pytest.raises(dl.InputError, match="is an image classifier: only its backbone fits"):
-        config = tmp_path / "model.json"
-        config.write_text(
-            '{"class_name": "DeepLabV3", "arguments": {"num_classes": 3, "atrous_rates": [], '
-            '"depth_multiplier": 0.25, "divisible_by": 8}}'
-        )
-        convert(folder, config, tmp_path / "out", num_classes=4)
-    assert not (tmp_path / "out").exists()
     dl.DeepLabV3(3, atrous_rates=(), **NARROW).save_to_preset(tmp_path / "other")
     with pytest.raises(dl.InputError, match="holds DeepLabV3, not ImageClassifier"):
         dl.ImageClassifier.from_preset(tmp_path / "other")

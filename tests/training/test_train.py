@@ -188,7 +188,7 @@ def test_a_classifier_gives_its_backbone_to_the_configs_network(tiny, tmp_path):
     model = build_model(config, descriptor, lines.append)
     assert model.output_shape[-1] == 2
     taken = sum(weight.path.startswith("MobilenetV2.") for weight in model.weights)
-    assert f"is an image classifier: the {taken} variables of its backbone are set" in lines[0]
+    assert f", an image classifier: the {taken} variables of its backbone are set" in lines[0]
     values = {w.path: np.asarray(w) for w in classifier.weights}
     for weight in model.weights:
         if weight.path.startswith("MobilenetV2."):
