@@ -37,7 +37,9 @@ def parse(path: str | os.PathLike) -> Any:
     try:
         graph.ParseFromString(Path(path).read_bytes())
     except (DecodeError, ValueError):
-        raise InputError(f"{path} isn't a frozen TensorFlow graph.") from None
+        raise InputError(
+            f"{path} isn't a frozen TensorFlow graph, or it is cut off; download it again."
+        ) from None
     # Other protocol buffers, and an empty file, can parse as a graph without nodes or operators.
     if not graph.node or not all(node.op for node in graph.node):
         raise InputError(f"{path} isn't a frozen TensorFlow graph: it has no nodes.")
@@ -56,11 +58,15 @@ def read_frozen_graph(path: str | os.PathLike) -> dict[str, np.ndarray]:
     graph = parse(path)
     if any(node.op.startswith("FakeQuant") for node in graph.node):
         raise InputError(f"{path} is quantised; only float graphs give their weights back.")
-    arrays = {
-        node.name: tf.make_ndarray(node.attr["value"].tensor)
-        for node in graph.node
-        if node.op == "Const" and node.name.endswith(_VARIABLE_ENDINGS)
-    }
+    constants = [
+        node for node in graph.node if node.op == "Const" and node.name.endswith(_VARIABLE_ENDINGS)
+    ]
+    arrays = {}
+    for node in constants:
+        try:
+            arrays[node.name] = tf.make_ndarray(node.attr["value"].tensor)
+        except (TypeError, ValueError):
+            raise InputError(f"{path} is damaged at {node.name}; download it again.") from None
     if not arrays:
         raise InputError(
             f"{path}: none of this graph's constants is named like a variable. Give a graph that "

@@ -106,6 +106,10 @@ def _newest_prefix(folder: Path) -> str | None:
                 raise InputError(f"{state} names {found[1]}, but {found[1]}.index isn't there.")
             return str(prefix)
     prefixes = [path.with_suffix("") for path in folder.glob("*.index")]
+    data = [path.name for path in folder.glob("*.data-*") if _DATA_SUFFIX.search(path.name)]
+    if data and not prefixes:
+        name = _DATA_SUFFIX.sub("", min(data))
+        raise InputError(f"{folder}: half a checkpoint, {name}.index is missing.")
     return str(max(prefixes, key=_step)) if prefixes else None
 
 

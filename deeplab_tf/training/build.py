@@ -33,6 +33,7 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
     model = (
         _started_from(config, descriptor, say) if config.init else _new_model(config, descriptor)
     )
+    _warn_of_unused_rates(model, config.image_size, say)
     if isinstance(model.output, dict):
         raise InputError(
             "model.arguments: auxiliary_endpoint gives the model a second output, which this loop "
@@ -67,6 +68,28 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
     return model
 
 
+def _warn_of_unused_rates(model: SegmentationModel, size: tuple[int, int], say) -> None:
+    """Says from which rate on the head's kernels reach past the map of a training picture.
+
+    What is left of such a kernel is its middle: a 1x1 convolution (v3, Sec. 3.3).
+    """
+    settings = model.get_config()
+    stride = settings["output_stride"]
+    cell = settings["dense_prediction_cell_config"]
+    if cell is None:
+        rates = [[rate, rate] for rate in settings["atrous_rates"]]
+    else:
+        rates = [[n * 16 // stride for n in branch.get("rate", (1, 1))] for branch in cell]
+    sides = [(side - 1) // stride + 1 for side in size]
+    unused = [r for pair in rates for r, n in zip(pair, sides, strict=True) if r >= n]
+    if unused:
+        say(
+            f"pictures of {size[0]}x{size[1]} give a map of {sides[0]}x{sides[1]} at output stride "
+            f"{stride}: around their middle, kernels with an atrous rate of {min(unused)} or more "
+            "see padding alone; a larger image_size or smaller rates mend that"
+        )
+
+
 def _new_model(config: TrainConfig, descriptor: DatasetDescriptor) -> SegmentationModel:
     """The config's network with random weights."""
     if config.model.class_name not in MODEL_CLASSES:
@@ -80,9 +103,10 @@ def _new_model(config: TrainConfig, descriptor: DatasetDescriptor) -> Segmentati
         )
     except InputError as error:
         raise InputError(f"model.arguments: {error}") from None
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         # Whatever of a wrong value the layers notice; their first line says it.
-        raise InputError(f"model.arguments: {str(error).splitlines()[0]}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"model.arguments: {reason}") from None
 
 
 def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> SegmentationModel:
@@ -124,7 +148,7 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
 def _is_weights_only(init: str) -> bool:
     if (Path(init) / CONFIG_FILE).is_file():
         return preset_class(init) == ImageClassifier.__name__
-    return Path(init).is_file() or tf1.checkpoint_prefix(init) is not None
+    return Path(init).exists() or tf1.checkpoint_prefix(init) is not None
 
 
 def _list(names, most: int = 5) -> str:

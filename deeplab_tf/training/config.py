@@ -108,7 +108,8 @@ class TrainConfig:
     Attributes:
         data: folder of records.
         model, augment, optimizer, loss: see there.
-        image_size: (height, width) of the training pictures.
+        image_size: (height, width) of the training pictures. The encoder's map is `output_stride`
+            times smaller; atrous rates that reach past it are of no use, which a run says.
         eval_size: (height, width) for validation and prediction; None takes image_size.
         resize: how a whole picture gets to that size: "stretch" or "fit".
         batch_size: pictures in a step.

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from source_files import write_checkpoint
+from source_files import write_checkpoint, write_state_dict
 
 import deeplab_tf as dl
+from deeplab_tf.checkpoints import frozen_graph
 from deeplab_tf.checkpoints.convert import build_model
 from deeplab_tf.checkpoints.tf1 import source_name
 from deeplab_tf.cli import main
@@ -153,6 +155,21 @@ def _no_index(folder, files):
     return copy
 
 
+def _cut_state_dict(folder, files):
+    path = Path(write_state_dict(folder / "model.pth", {"weight": np.zeros(99, np.float32)}))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def _changed_graph(folder, files):
+    """A constant with fewer numbers than its shape needs."""
+    graph = frozen_graph.parse(files["graph"])
+    (node,) = [node for node in graph.node if node.name == KERNEL]
+    node.attr["value"].tensor.tensor_content = b"1234" * 3
+    (folder / "graph.pb").write_bytes(graph.SerializeToString())
+    return folder / "graph.pb"
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -160,7 +177,9 @@ def _no_index(folder, files):
         (_cut_lite, "damaged or cut-off TFLite"),
         (_cut_graph, "isn't a frozen TensorFlow graph"),
         (_cut_checkpoint, "incomplete or damaged"),
-        (_no_index, "no checkpoint (NAME.index) in this folder"),
+        (_no_index, "half a checkpoint, model.ckpt-3.index is missing"),
+        (_cut_state_dict, "is damaged or cut off"),
+        (_changed_graph, f"is damaged at {KERNEL}"),
     ],
 )
 def test_a_file_that_cannot_be_read_ends_with_two(damage, reason, files, tiny_config, tmp_path):
@@ -194,6 +213,16 @@ def test_a_folder_that_is_no_preset_is_left_alone(files, tiny_config, tmp_path):
     result = run(files["graph"], "--model", tiny_config, "--out", tmp_path)
     assert result.exit_code == 2 and "exists and is no preset" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_description_that_makes_no_model_ends_with_two(files, tiny_config, tmp_path):
+    config = json.loads(tiny_config.read_text("utf-8"))
+    config["arguments"]["aspp_convs_filters"] = 10**12
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    result = run(files["graph"], "--model", tmp_path / "model.json", "--out", tmp_path / "p")
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith(f"error: {tmp_path / 'model.json'}: a model is ")
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
 
 
 def test_the_atrous_rates_follow_another_output_stride():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from source_files import write_checkpoint
 
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
@@ -19,6 +21,8 @@ from deeplab_tf.training.build import build_model
 from deeplab_tf.training.callbacks import Stopped
 from deeplab_tf.training.config import LossConfig, ModelConfig, OptimizerConfig
 from deeplab_tf.training.train import train
+
+CONV = {"op": "conv", "input": -1, "kernel": 3, "rate": [1, 6]}
 
 
 def same_arrays(one, other) -> None:
@@ -196,6 +200,28 @@ def test_a_classifier_gives_its_backbone_to_the_configs_network(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "size", "words"),
+    [
+        ({}, (33, 65), "a map of 2x3 at output stride 32: .* an atrous rate of 3 or more"),
+        ({"output_stride": 16}, (193, 97), "a map of 13x7 at output stride 16: .* of 12 or more"),
+        ({"output_stride": 16}, (305, 305), None),
+        (
+            {"output_stride": 8, "dense_prediction_cell_config": [CONV, {**CONV, "rate": [6, 3]}]},
+            (65, 65),
+            "a map of 9x9 at output stride 8: .* of 12 or more",
+        ),
+    ],
+)
+def test_rates_that_reach_past_the_pictures_are_told(arguments, size, words, tiny):
+    descriptor = DatasetDescriptor("drawn", ("a", "b"), ((0, 0, 0), (1, 1, 1)), splits={"train": 4})
+    model = ModelConfig(arguments={**tiny.model.arguments, "atrous_rates": None, **arguments})
+    lines: list[str] = []
+    build_model(dataclasses.replace(tiny, model=model, image_size=size), descriptor, lines.append)
+    told = [line for line in lines if "atrous rate" in line]
+    assert len(told) == bool(words) and all(re.search(words, line) for line in told)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"train_split": "trian"}, "has no split 'trian' to train on; it has train, val"),
@@ -231,5 +257,29 @@ def test_settings_that_do_not_fit_are_refused_before_a_run_folder_is_made(
     with pytest.raises(InputError) as error:
         train(dataclasses.replace(tiny, **changes), tmp_path / "run", say=[].append)
     assert message.replace("{data}", tiny.data) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("half", "half: half a checkpoint, model.ckpt-5.index is missing."),
+        ("half/model.ckpt-5", "half a checkpoint, model.ckpt-5.index is missing."),
+        ("empty", "empty: no checkpoint (NAME.index) in this folder."),
+        ("other/model.ckpt-5", "doesn't fit deeplab_v3_plus: "),
+    ],
+)
+def test_a_start_that_is_no_checkpoint_of_the_model_is_named(tiny, name, words, tmp_path):
+    (tmp_path / "empty").mkdir()
+    write_checkpoint(
+        tmp_path / "other" / "model.ckpt-5", {"resnet_v1_50/conv1/weights": np.ones(3)}
+    )
+    shutil.copytree(tmp_path / "other", tmp_path / "half")
+    (tmp_path / "half" / "model.ckpt-5.index").unlink()
+    with pytest.raises(InputError) as error:
+        config = dataclasses.replace(tiny, init=str(tmp_path / name))
+        train(config, tmp_path / "run", say=[].append)
+    assert words in str(error.value) and str(tmp_path / name) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
