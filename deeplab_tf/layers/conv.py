@@ -7,6 +7,7 @@ import dataclasses
 
 from keras import initializers, layers, ops
 
+from deeplab_tf.layers.atrous import AtrousConv2D
 from deeplab_tf.layers.normalization import BatchNorm
 
 
@@ -100,7 +101,8 @@ def conv_bn_act(
         if strides > 1:
             x = explicit_padding(x, kernel_size, dilation_rate, name=f"{name}.pad")
             padding = "valid"
-    x = layers.Conv2D(
+    convolution = AtrousConv2D if dilation_rate > 1 else layers.Conv2D
+    x = convolution(
         filters,
         kernel_size,
         strides=strides,
