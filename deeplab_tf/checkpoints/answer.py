@@ -10,6 +10,7 @@ from PIL import Image
 
 from deeplab_tf import keys, pictures
 from deeplab_tf.checkpoints import FROZEN_GRAPH, TFLITE, frozen_graph, tflite
+from deeplab_tf.errors import InputError
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.classifier import ImageClassifier
 
@@ -17,6 +18,8 @@ from deeplab_tf.models.classifier import ImageClassifier
 PAD_PIXEL = 127.5
 # Where neither the model nor the file says how large pictures shall be.
 _DEFAULT_SIZE = (513, 513)
+# Far above every published size; the logits of 21 classes take 1.4 GB.
+_LARGEST_SIDE = 4096
 _CLASSIFIED_SIZE = (299, 299)
 # An image classifier's likeliest classes, to be looked at.
 _LIKELIEST = 5
@@ -109,14 +112,14 @@ def answer(
             reason = str(error)
     elif compare:
         reason = "a checkpoint holds no graph"
-    size = _model_size(model)
+    size = model_size(model)
     image = fit(picture, size)
     return Answer(image, _labels(_logits(model, image, size), image), reason=reason)
 
 
 def _classified(model: ImageClassifier, picture: np.ndarray) -> Answer:
     """The picture goes in whole and without padding, which would be a part of what is seen."""
-    image = fit(picture, model.info.image_size or _CLASSIFIED_SIZE)
+    image = fit(picture, model_size(model))
     logits = model(image[None].astype(np.float32), training=False)
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
     return Answer(
@@ -139,11 +142,21 @@ def pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return padded
 
 
-def _model_size(model: SegmentationModel) -> tuple[int, int]:
-    height, width = model.input_shape[1:3]
-    if height is not None and width is not None:
-        return height, width
-    return model.info.image_size or _DEFAULT_SIZE
+def model_size(model: SegmentationModel) -> tuple[int, int]:
+    """(height, width) at which a model is asked.
+
+    Raises:
+        InputError: its size is none, or none that a picture has.
+    """
+    size = model.input_shape[1:3]
+    if None in size:
+        default = _CLASSIFIED_SIZE if isinstance(model, ImageClassifier) else _DEFAULT_SIZE
+        size = model.info.image_size or default
+    if len(size) != 2 or not all(type(n) is int and 1 <= n <= _LARGEST_SIDE for n in size):
+        raise InputError(
+            f"image_size is [height, width], each from 1 to {_LARGEST_SIDE}; got {[*size]}."
+        )
+    return size[0], size[1]
 
 
 def _logits(model: SegmentationModel, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -177,7 +190,7 @@ def _beside_tflite(model, path, picture: np.ndarray) -> Answer:
 
 
 def _beside_graph(model, path, picture: np.ndarray) -> Answer:
-    image = fit(picture, _model_size(model))
+    image = fit(picture, model_size(model))
     theirs, crop = frozen_graph.run_frozen_graph(path, image)
     labels = _labels(_logits(model, image, crop), image)
     if theirs.shape != labels.shape:

@@ -9,7 +9,7 @@ from typing import Any
 from deeplab_tf import pictures
 from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.checkpoints import Loaded, assign, read, recognise
-from deeplab_tf.checkpoints.answer import Answer, answer
+from deeplab_tf.checkpoints.answer import Answer, answer, model_size
 from deeplab_tf.checkpoints.backbone import refused_classifier
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
@@ -147,6 +147,10 @@ def build_model(
             raise InputError(f"{len(classes)} classes are named, but num_classes is {num_classes}.")
         num_classes = len(classes)
     model = _named(name)
+    try:
+        model_size(model)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     config, info = model.get_config(), model.info
     changed = dict(config)
     if num_classes not in (None, config["num_classes"]):

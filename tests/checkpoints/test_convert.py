@@ -215,13 +215,29 @@ def test_a_folder_that_is_no_preset_is_left_alone(files, tiny_config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_description_that_makes_no_model_ends_with_two(files, tiny_config, tmp_path):
+@pytest.mark.parametrize(
+    ("part", "change", "reason"),
+    [
+        ("arguments", {"aspp_convs_filters": 10**12}, "a model is "),
+        ("arguments", {"num_classes": -3}, "a model is "),
+        (
+            "info",
+            {"image_size": [0, 65]},
+            "image_size is [height, width], each from 1 to 4096; got",
+        ),
+        ("info", {"image_size": [10**6, 10**6]}, "image_size is [height, width]"),
+        ("info", {"image_size": "large"}, "image_size is [height, width]"),
+    ],
+)
+def test_a_description_that_makes_no_model_ends_with_two(
+    part, change, reason, files, tiny_config, tmp_path
+):
     config = json.loads(tiny_config.read_text("utf-8"))
-    config["arguments"]["aspp_convs_filters"] = 10**12
+    config[part].update(change)
     (tmp_path / "model.json").write_text(json.dumps(config))
     result = run(files["graph"], "--model", tmp_path / "model.json", "--out", tmp_path / "p")
     assert result.exit_code == 2, result.output
-    assert result.stderr.startswith(f"error: {tmp_path / 'model.json'}: a model is ")
+    assert result.stderr.startswith(f"error: {tmp_path / 'model.json'}: {reason}")
     assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
 
 
