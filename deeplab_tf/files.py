@@ -139,5 +139,6 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} is a folder; name a JSON file.") from None
     except PermissionError:
         raise InputError(f"{path}: no permission to read it.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    # A number of 5000 digits is a plain ValueError, lists a thousand deep a RecursionError.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} isn't valid JSON: {error}.") from None

@@ -242,7 +242,7 @@ def test_json_is_utf8_whatever_the_locale(tmp_path):
     assert "Müller".encode() in (tmp_path / "a.json").read_bytes()
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1', b"\xff\xfe\x00", b""])
+@pytest.mark.parametrize("content", [b'{"a": 1', b"\xff\xfe\x00", b"", b"[" * 100_000, b"1" * 5000])
 def test_a_broken_json_file_is_named(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match="a.json isn't valid JSON"):

@@ -7,6 +7,7 @@ get each other's weights without a word. A path can't be mistaken.
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def save_variables(model: keras.Model, path: str | os.PathLike) -> None:
         np.savez(file, **arrays)
 
 
+_DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError)
+
+
 def read_variables(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads what `save_variables` wrote.
 
@@ -40,7 +44,8 @@ def read_variables(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a preset folder needs its weights.") from None
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    # A RuntimeError is what zipfile says to methods, versions and passwords that it can't read.
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} isn't a whole weights file ({error}); copy or write it again."
         ) from None
