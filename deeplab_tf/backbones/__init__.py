@@ -90,6 +90,12 @@ BACKBONES = {
     # As PyTorch's models were trained: its padding, stride rule and normalisation.
     "resnet_50_torch": _resnet(resnet.RESNET_50_TORCH, pixels="mean, std"),
     "resnet_101_torch": _resnet(resnet.RESNET_101_TORCH, pixels="mean, std"),
+    "resnet_v1c_50": _resnet(resnet.RESNET_V1C_50, pixels="mean, std"),
+    "resnet_v1c_101": _resnet(resnet.RESNET_V1C_101, pixels="mean, std"),
+    # As TensorFlow's Model Garden normalises.
+    "mobilenet_v2_garden": Backbone(
+        mobilenet_v2, "MobilenetV2", classifier.MOBILENET_V2, pixels="mean, std"
+    ),
     "mobilenet_v2_torch": Backbone(
         mobilenet_v2_torch, "MobilenetV2", classifier.MOBILENET_V2, pixels="mean, std"
     ),

@@ -27,7 +27,12 @@ _LOW_LEVEL_BLOCKS = {2: "res2", 5: "res3", 12: "res4"}
 
 
 def mobilenet_v2(
-    x, *, output_stride: int, depth_multiplier: float = 1.0, divisible_by: int | None = None
+    x,
+    *,
+    output_stride: int,
+    depth_multiplier: float = 1.0,
+    divisible_by: int | None = None,
+    new_rate_at_once: bool = False,
 ) -> dict:
     """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 320 * depth_multiplier channels.
 
@@ -37,10 +42,12 @@ def mobilenet_v2(
         depth_multiplier: width of every layer.
         divisible_by: channel counts are rounded to multiples of it. None is the official
             choice: 8 at multiplier 1, else 1.
+        new_rate_at_once: the layer that loses its stride takes the new rate, not the old one.
     """
     if divisible_by is None:
         divisible_by = 8 if depth_multiplier == 1.0 else 1
-    return _build(x, output_stride, depth_multiplier, divisible_by)
+    tracker = StrideTracker(output_stride, keeps_rate=not new_rate_at_once)
+    return _build(x, tracker, depth_multiplier, divisible_by)
 
 
 def mobilenet_v2_torch(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:
@@ -50,11 +57,11 @@ def mobilenet_v2_torch(x, *, output_stride: int, depth_multiplier: float = 1.0) 
     nor any inside a block, but the input of every block.
     """
     x = PadToKernel(3, name="MobilenetV2.pad")(x)
-    return _build(x, output_stride, depth_multiplier, 8, torch=True)
+    return _build(x, StrideTracker(output_stride), depth_multiplier, 8, torch=True)
 
 
 def _build(
-    x, output_stride: int, depth_multiplier: float, divisible_by: int, torch: bool = False
+    x, tracker: StrideTracker, depth_multiplier: float, divisible_by: int, torch: bool = False
 ) -> dict:
     """`torch` is the padding, batch norm and low-level features of `mobilenet_v2_torch`."""
     batch_norm = TORCH_BATCH_NORM if torch else BATCH_NORM
@@ -62,7 +69,6 @@ def _build(
     def width(channels: int) -> int:
         return make_divisible(channels * depth_multiplier, divisible_by)
 
-    tracker = StrideTracker(output_stride)
     strides, _ = tracker.next(2)
     x = conv_bn_act(
         x,

@@ -50,6 +50,9 @@ RESNET_101 = Variant("resnet_v1_101", (3, 4, 23, 3), (64,))
 RESNET_101_BETA = Variant("resnet_v1_101", (3, 4, 23, 3), (64, 64, 128))
 RESNET_50_TORCH = Variant("resnet_50", (3, 4, 6, 3), (64,), strided_unit="first")
 RESNET_101_TORCH = Variant("resnet_101", (3, 4, 23, 3), (64,), strided_unit="first")
+# MMSegmentation's ResNetV1c: the same behind three 3x3 convolutions.
+RESNET_V1C_50 = Variant("resnet_50", (3, 4, 6, 3), (32, 32, 64), strided_unit="first")
+RESNET_V1C_101 = Variant("resnet_101", (3, 4, 23, 3), (32, 32, 64), strided_unit="first")
 
 
 def _stem(x, variant: Variant, strides: int):

@@ -1,7 +1,7 @@
 """State dicts of PyTorch models: names and layouts.
 
 The models are torchvision's DeepLabV3 and those of the DeepLabV3Plus-Pytorch repository, both
-built here on the `_torch` backbones.
+built here on the `_torch` backbones, and MMSegmentation's, on the `resnet_v1c` ones.
 """
 
 import os
@@ -25,6 +25,16 @@ _VARIABLES = {
 # What a wrapper for several devices puts before every name.
 _WRAPPER = "module."
 _AUXILIARY = "aux_classifier."
+_MMSEG_HEAD, _MMSEG_AUXILIARY = "decode_head.", "auxiliary_head."
+# Layers of ours by the module of a convolution and its batch norm.
+_MMSEG_MODULES = {
+    r"image_pooling": r"image_pool.1",
+    r"aspp(\d+)": r"aspp_modules.\1",
+    r"aspp(\d+)_(depthwise|pointwise)": r"aspp_modules.\1.\2_conv",
+    r"concat_projection": r"bottleneck",
+    r"decoder\.feature_projection0": r"c1_bottleneck",
+    r"decoder\.decoder_conv(\d+)_(depthwise|pointwise)": r"sep_bottleneck.\1.\2_conv",
+}
 # Blocks of MobileNetV2 that the repository calls low-level features.
 _LOW_LEVEL_BLOCKS = 4
 
@@ -34,7 +44,7 @@ class PyTorchNames:
 
     Args:
         model: says which modules there are, from which PyTorch numbers them.
-        names: of the state dict. The two sources wrap the head of DeepLabV3 differently.
+        names: of the state dict. The sources name the head differently.
     """
 
     def __init__(self, model: keras.Model, names: Iterable[str]):
@@ -47,6 +57,7 @@ class PyTorchNames:
             self._decoder_convs = config.get("decoder_num_convs", 2)
         wrapped = any(name.startswith("classifier.classifier.0.convs.") for name in names)
         self._head = "classifier.classifier" if wrapped else "classifier"
+        self._mmseg = any(name.startswith(_MMSEG_HEAD) for name in names)
         self._paths = {self.source_name(w.path, model): w.path for w in model.weights}
 
     def variable_path(self, name: str, model: keras.Model) -> str:
@@ -62,7 +73,10 @@ class PyTorchNames:
 
     def is_weight(self, name: str, model: keras.Model) -> bool:
         """False for counters, and for an auxiliary head where the model has none."""
-        if name.startswith(_AUXILIARY) and "auxiliary.logits" not in self._layers:
+        if (
+            name.startswith((_AUXILIARY, _MMSEG_AUXILIARY))
+            and "auxiliary.logits" not in self._layers
+        ):
             return False
         return not name.endswith(".num_batches_tracked")
 
@@ -72,8 +86,8 @@ class PyTorchNames:
             (r"resnet_\d+\.(.+)", self._resnet),
             (r"MobilenetV3\.(.+)", self._mobilenet_v3),
             (r"MobilenetV2\.(.+)", self._mobilenet_v2),
-            (r"(auxiliary\..+)", self._auxiliary),
-            (r"(.+)", self._head_modules),
+            (r"(auxiliary\..+)", self._mmseg_auxiliary if self._mmseg else self._auxiliary),
+            (r"(.+)", self._mmseg_head if self._mmseg else self._head_modules),
         ):
             found = re.fullmatch(pattern, layer)
             if found:
@@ -83,6 +97,9 @@ class PyTorchNames:
     def _resnet(self, layer: str) -> tuple[str, str]:
         if layer == "conv1":
             return "backbone.conv1", "backbone.bn1"
+        if layer.startswith("conv1_"):  # of three: convolution, batch norm and activation each
+            number = 3 * (int(layer.removeprefix("conv1_")) - 1)
+            return f"backbone.stem.{number}", f"backbone.stem.{number + 1}"
         stage, unit, conv = _numbers(r"block(\d+)\.unit_(\d+)\.\w+\.(?:conv(\d)|shortcut)", layer)
         scope = f"backbone.layer{stage}.{unit - 1}"
         if not conv:
@@ -125,6 +142,21 @@ class PyTorchNames:
         if layer == "auxiliary.logits":
             return f"{_AUXILIARY}4", f"{_AUXILIARY}4"
         return f"{_AUXILIARY}0", f"{_AUXILIARY}1"
+
+    def _mmseg_auxiliary(self, layer: str) -> tuple[str, str]:
+        if layer == "auxiliary.logits":
+            return (f"{_MMSEG_AUXILIARY}conv_seg",) * 2
+        return f"{_MMSEG_AUXILIARY}convs.0.conv", f"{_MMSEG_AUXILIARY}convs.0.bn"
+
+    def _mmseg_head(self, layer: str) -> tuple[str, str]:
+        if layer == "logits.semantic":
+            return (f"{_MMSEG_HEAD}conv_seg",) * 2
+        for pattern, module in _MMSEG_MODULES.items():
+            found = re.fullmatch(pattern, layer)
+            if found:
+                module = _MMSEG_HEAD + found.expand(module)
+                return f"{module}.conv", f"{module}.bn"
+        return layer, f"{layer}.BatchNorm"
 
     def _head_modules(self, layer: str) -> tuple[str, str]:
         plus = self._decoder_convs is not None

@@ -72,11 +72,20 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
             str(row["output_stride"]),
             short(row["parameters"]),
             short(row["multiply_adds"]),
-            "inside" if row["shipped"] else "convert" if row["weights"] else "none",
+            _where(row),
         )
     # A name cut in two can't be copied.
     Console(markup=False, highlight=False, width=140).print(table)
     click.echo("deeplab-tf models NAME: published score, and where to get the weights to convert.")
+
+
+def _where(row: dict[str, Any]) -> str:
+    """Whether there are weights to be had: a word for the table."""
+    if row["shipped"]:
+        return "inside"
+    if not row["weights"]:
+        return "none"
+    return "convert" if row["convertible"] else "elsewhere"
 
 
 def _show_one(row: dict[str, Any]) -> None:
@@ -90,7 +99,7 @@ def _show_one(row: dict[str, Any]) -> None:
         "score": row["result"] or "not published",
         "source": row["source"],
         "license": row["license"],
-        "weights": row["weights"] or "not published",
+        "weights": _address(row),
         "classes": f"{len(row['classes'])}: {', '.join(row['classes'])}",
     }
     click.echo(row["name"])
@@ -98,10 +107,20 @@ def _show_one(row: dict[str, Any]) -> None:
         click.echo(f"  {key:<14} {value}")
     if row["shipped"]:
         click.echo(f"next: deeplab-tf predict photo.jpg --model {row['name']}")
-    elif row["weights"]:
+    elif row["weights"] and row["convertible"]:
         click.echo("next: download and unpack the weights, then")
         click.echo(f"  deeplab-tf convert CHECKPOINT --model {row['name']} --out FOLDER")
 
 
+def _address(row: dict[str, Any]) -> str:
+    if row["weights"] and not (row["shipped"] or row["convertible"]):
+        return f"{row['weights']} (which convert doesn't read yet)"
+    return row["weights"] or "not published"
+
+
 def _normalised(pixels: str) -> str:
-    return "RGB less the ImageNet means" if pixels == "mean" else pixels
+    words = {
+        "mean": "RGB less the ImageNet means",
+        "mean, std": "RGB less the ImageNet means, over their deviations,",
+    }
+    return words.get(pixels, pixels)

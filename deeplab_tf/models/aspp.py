@@ -1,15 +1,23 @@
 """Atrous spatial pyramid pooling (v3, https://arxiv.org/abs/1706.05587, Sec. 3.3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from keras import layers
 
-from deeplab_tf.layers.conv import conv_bn_act, separable_conv_bn_act
+from deeplab_tf.layers.conv import (
+    HEAD_BN,
+    BatchNormSettings,
+    conv_bn_act,
+    separable_conv_bn_act,
+)
 from deeplab_tf.layers.pooling import WindowPooling
 from deeplab_tf.layers.resize import ResizeLike
 
 
-def image_level_feature(x, *, filters, window, strides, gate, name="image_pooling"):
+def image_level_feature(
+    x, *, filters, window, strides, gate, batch_norm=HEAD_BN, name="image_pooling"
+):
     """Pools the map and projects it: [B, H, W, C] -> [B, h, w, filters], h = w = 1 by default.
 
     Args:
@@ -19,6 +27,7 @@ def image_level_feature(x, *, filters, window, strides, gate, name="image_poolin
         strides: of the pooling window.
         gate: None, or the activation of a squeeze-and-excite gate, which has a bias and no
             batch norm.
+        batch_norm: where there is no gate.
     """
     if window is None:
         pooled = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.mean")(x)
@@ -26,7 +35,7 @@ def image_level_feature(x, *, filters, window, strides, gate, name="image_poolin
         pooled = WindowPooling(window, strides, name=f"{name}.mean")(x)
     if gate:
         return conv_bn_act(pooled, filters, 1, activation=gate, batch_norm=None, name=name)
-    return conv_bn_act(pooled, filters, 1, name=name)
+    return conv_bn_act(pooled, filters, 1, batch_norm=batch_norm, name=name)
 
 
 def aspp(
@@ -40,9 +49,11 @@ def aspp(
     image_pooling_last: bool = False,
     separable: bool = True,
     concat_projection: bool = True,
+    projection_kernel_size: int = 1,
     squeeze_and_excitation: bool = False,
     gate: str = "sigmoid",
     activation: str = "relu",
+    batch_norm: BatchNormSettings = HEAD_BN,
     dropout_rate: float = 0.1,
     align_corners: bool = True,
 ):
@@ -64,22 +75,22 @@ def aspp(
             window=image_pooling_window,
             strides=image_pooling_strides,
             gate=gate if squeeze_and_excitation else None,
+            batch_norm=batch_norm,
         )
         resize = ResizeLike(align_corners=align_corners, name="image_pooling.resize")
         pooled = resize([pooled, x])
         if not squeeze_and_excitation and not image_pooling_last:
             branches.append(pooled)
-    branches.append(conv_bn_act(x, filters, 1, activation=activation, name="aspp0"))
+    shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
+    branches.append(conv_bn_act(x, filters, 1, **shared, name="aspp0"))
     block = separable_conv_bn_act if separable else conv_bn_act
     for i, rate in enumerate(atrous_rates, start=1):
-        branches.append(
-            block(x, filters, 3, dilation_rate=rate, activation=activation, name=f"aspp{i}")
-        )
+        branches.append(block(x, filters, 3, dilation_rate=rate, **shared, name=f"aspp{i}"))
     if pooled is not None and not squeeze_and_excitation and image_pooling_last:
         branches.append(pooled)
     y = layers.Concatenate(name="aspp.concat")(branches) if len(branches) > 1 else branches[0]
     if concat_projection:
-        y = conv_bn_act(y, filters, 1, activation=activation, name="concat_projection")
+        y = conv_bn_act(y, filters, projection_kernel_size, **shared, name="concat_projection")
         y = layers.Dropout(dropout_rate, name="concat_projection_dropout")(y)
     if squeeze_and_excitation and pooled is not None:
         y = layers.Multiply(name="aspp.gate")([y, pooled])

@@ -4,7 +4,12 @@ from typing import Any
 
 from keras import layers
 
-from deeplab_tf.layers.conv import conv_bn_act, separable_conv_bn_act
+from deeplab_tf.layers.conv import (
+    HEAD_BN,
+    BatchNormSettings,
+    conv_bn_act,
+    separable_conv_bn_act,
+)
 from deeplab_tf.layers.resize import ResizeLike
 
 
@@ -18,8 +23,10 @@ def decoder_stage(
     sum_merge: bool = False,
     output_is_logits: bool = False,
     num_convs: int = 2,
+    kernel_size: int = 3,
     low_level_first: bool = False,
     activation: str = "relu",
+    batch_norm: BatchNormSettings = HEAD_BN,
     align_corners: bool = True,
     suffix: str = "",
 ):
@@ -31,39 +38,41 @@ def decoder_stage(
     the decoder of MobileNetV3.
 
     Args:
-        num_convs: 3x3 convolutions after the concatenation.
+        num_convs: convolutions after the concatenation.
+        kernel_size: of these.
         low_level_first: the low-level features' place in it; the official code puts them last.
         suffix: of the layer names; the official code numbers a second stage "_1".
     """
+    shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
     plain: dict[str, Any] = dict(activation=None, batch_norm=None) if output_is_logits else {}
     low = conv_bn_act(
         low_level_features,
         filters if sum_merge else projection_filters,
         1,
-        **{"activation": activation, **plain},
+        **{**shared, **plain},
         name=f"decoder.feature_projection0{suffix}",
     )
     x = ResizeLike(align_corners=align_corners, name=f"decoder.resize{suffix}")([x, low])
     if sum_merge:
-        x = _deep_branch(x, filters, separable, plain, activation, suffix)
+        x = _deep_branch(x, filters, separable, plain, shared, suffix)
         return layers.Add(name=f"decoder.add{suffix}")([x, low])
     both = [low, x] if low_level_first else [x, low]
     x = layers.Concatenate(name=f"decoder.concat{suffix}")(both)
     for i in range(num_convs):
         if separable:
             name = f"decoder.decoder_conv{i}{suffix}"
-            x = separable_conv_bn_act(x, filters, 3, activation=activation, name=name)
+            x = separable_conv_bn_act(x, filters, kernel_size, **shared, name=name)
         else:
             name = f"decoder.decoder_conv0{suffix}.decoder_conv0{suffix}_{i + 1}"
-            x = conv_bn_act(x, filters, 3, activation=activation, name=name)
+            x = conv_bn_act(x, filters, kernel_size, **shared, name=name)
     return x
 
 
-def _deep_branch(x, filters, separable, plain, activation, suffix):
+def _deep_branch(x, filters, separable, plain, shared, suffix):
     """The encoder's side of a summing decoder: [B, h, w, C] -> [B, h, w, filters]."""
     if plain:
         return conv_bn_act(x, filters, 1, **plain, name=f"decoder.decoder_conv0{suffix}")
     if separable:
         name = f"decoder.decoder_split_sep_conv0{suffix}"
-        return separable_conv_bn_act(x, filters, 3, activation=activation, name=name)
-    return conv_bn_act(x, filters, 3, activation=activation, name=f"decoder.decoder_conv0{suffix}")
+        return separable_conv_bn_act(x, filters, 3, **shared, name=name)
+    return conv_bn_act(x, filters, 3, **shared, name=f"decoder.decoder_conv0{suffix}")

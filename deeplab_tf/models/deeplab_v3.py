@@ -6,6 +6,7 @@ place here too: it is one graph, and one class lists every option of the officia
 name it has there.
 """
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from keras import initializers, layers
 from deeplab_tf import keys
 from deeplab_tf.backbones import BACKBONES, Backbone
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.conv import conv_bn_act
+from deeplab_tf.layers.conv import HEAD_BN, BatchNormSettings, conv_bn_act
 from deeplab_tf.layers.resize import ResizeLike, scale_dimension
 from deeplab_tf.models.aspp import aspp
 from deeplab_tf.models.auxiliary import auxiliary_head
@@ -77,6 +78,8 @@ class DeepLabV3(SegmentationModel):
             doubling rates (v3, Sec. 3.2). The paper has them instead of ASPP, which is
             `aspp_with_batch_norm=False, atrous_rates=()`.
         depth_multiplier, divisible_by: width of the mobile backbones.
+        new_rate_at_once: the layer that loses its stride takes the new rate (TensorFlow Model
+            Garden), not the old one.
         use_bounded_activation: ReLU6 and clipping for later quantisation (Xception).
         nas_architecture_options: of the searched backbones.
         add_image_level_feature: image pooling beside the ASPP branches.
@@ -88,18 +91,20 @@ class DeepLabV3(SegmentationModel):
         aspp_with_batch_norm: False is DeepLabv2's head: one logits convolution per rate, summed.
         aspp_with_separable_conv: atrous separable convolutions in ASPP.
         aspp_with_concat_projection: 1x1 projection of the concatenated branches.
+        concat_projection_kernel_size: of that projection; MMSegmentation's models have 3.
         aspp_with_squeeze_and_excitation: the image-level feature gates instead.
         image_se_uses_qsigmoid: with the quantisable gate.
         aspp_convs_filters: channels of each branch and of the projection.
         dense_prediction_cell_config: a searched cell instead of ASPP: a list of its branches, or
             the path of a JSON file with them; see `dense_prediction_cell`.
         head_num_convs: 3x3 convolutions between ASPP and the logits, where there is no decoder.
-        logits_kernel_size: of the last convolution.
+        head_batch_norm_epsilon: of ASPP, the convolutions after it and the decoder.
+        logits_kernel_size, logits_use_bias: of the last convolution.
         decoder_output_stride: strides of the decoder's stages, () for none.
         decoder_use_separable_conv, decoder_use_sum_merge, decoder_filters,
             decoder_output_is_logits: see `decoder_stage`.
         decoder_projection_filters: channels of the projected low-level features (official: 48).
-        decoder_num_convs: 3x3 convolutions of a stage.
+        decoder_num_convs, decoder_kernel_size: convolutions of a stage.
         decoder_low_level_first: the low-level features' place in its concatenation.
         auxiliary_endpoint: "res3" or "res4" gives the model a second head there, for a loss in
             training. It then returns {"semantic_logits", "auxiliary_logits"}.
@@ -128,6 +133,7 @@ class DeepLabV3(SegmentationModel):
         cascade_blocks: int = 4,
         depth_multiplier: float = 1.0,
         divisible_by: int | None = None,
+        new_rate_at_once: bool = False,
         use_bounded_activation: bool = False,
         nas_architecture_options: dict | None = None,
         add_image_level_feature: bool = True,
@@ -137,12 +143,15 @@ class DeepLabV3(SegmentationModel):
         aspp_with_batch_norm: bool = True,
         aspp_with_separable_conv: bool = True,
         aspp_with_concat_projection: bool = True,
+        concat_projection_kernel_size: int = 1,
         aspp_with_squeeze_and_excitation: bool = False,
         image_se_uses_qsigmoid: bool = False,
         aspp_convs_filters: int = 256,
         dense_prediction_cell_config: Sequence[dict] | str | os.PathLike | None = None,
         head_num_convs: int = 0,
+        head_batch_norm_epsilon: float = HEAD_BN.epsilon,
         logits_kernel_size: int = 1,
+        logits_use_bias: bool = True,
         decoder_output_stride: Sequence[int] = (),
         decoder_use_separable_conv: bool = True,
         decoder_use_sum_merge: bool = False,
@@ -150,6 +159,7 @@ class DeepLabV3(SegmentationModel):
         decoder_output_is_logits: bool = False,
         decoder_projection_filters: int = 48,
         decoder_num_convs: int = 2,
+        decoder_kernel_size: int = 3,
         decoder_low_level_first: bool = False,
         auxiliary_endpoint: str | None = None,
         dropout_rate: float = 0.1,
@@ -173,6 +183,11 @@ class DeepLabV3(SegmentationModel):
             arguments["dense_prediction_cell_config"] = cell
             if not aspp_with_batch_norm:
                 raise InputError("dense_prediction_cell_config needs aspp_with_batch_norm.")
+            if concat_projection_kernel_size != 1 or head_batch_norm_epsilon != HEAD_BN.epsilon:
+                raise InputError(
+                    "concat_projection_kernel_size and head_batch_norm_epsilon are options of "
+                    "ASPP; dense_prediction_cell_config takes its place."
+                )
 
         # --- Encoder ---
         image = keras.Input(tuple(image_shape), name=keys.IMAGE)
@@ -195,7 +210,12 @@ class DeepLabV3(SegmentationModel):
             raise InputError("head_num_convs needs a model without a decoder.")
         for i in range(head_num_convs):
             x = endpoints["head"] = conv_bn_act(
-                x, aspp_convs_filters, 3, activation=_activation(arguments), name=f"head.conv{i}"
+                x,
+                aspp_convs_filters,
+                3,
+                activation=_activation(arguments),
+                batch_norm=_batch_norm(arguments),
+                name=f"head.conv{i}",
             )
 
         # --- Decoder: the coarsest stage first ---
@@ -209,8 +229,10 @@ class DeepLabV3(SegmentationModel):
                 sum_merge=decoder_use_sum_merge,
                 output_is_logits=decoder_output_is_logits,
                 num_convs=decoder_num_convs,
+                kernel_size=decoder_kernel_size,
                 low_level_first=decoder_low_level_first,
                 activation=_activation(arguments),
+                batch_norm=_batch_norm(arguments),
                 align_corners=align_corners,
                 suffix=f"_{i}" if i else "",
             )
@@ -220,7 +242,8 @@ class DeepLabV3(SegmentationModel):
         # --- Logits ---
         if not (decoder_output_stride and decoder_output_is_logits):
             rates = (1,) if aspp_with_batch_norm or not atrous_rates else tuple(atrous_rates)
-            x = _logits(x, num_classes, kernel_size=logits_kernel_size, rates=rates)
+            shape: dict[str, Any] = dict(kernel_size=logits_kernel_size, use_bias=logits_use_bias)
+            x = _logits(x, num_classes, rates=rates, **shape)
         elif decoder_filters != num_classes:
             raise InputError(
                 f"decoder_output_is_logits needs decoder_filters = num_classes ({num_classes}); "
@@ -267,21 +290,26 @@ def backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> 
         "cascade_blocks": 4,
         "depth_multiplier": 1.0,
         "divisible_by": None,
+        "new_rate_at_once": False,
         "use_bounded_activation": False,
         "nas_architecture_options": None,
     }
     for option, default in defaults.items():
-        value = arguments[option]
+        value = arguments.get(option, default)  # a classifier hasn't got all of them
         if value != default and option not in record.options and option != "divisible_by":
             raise InputError(
                 f"{option}={value!r}: {name} doesn't have this option; "
                 f"it has: {', '.join(record.options) or 'none'}."
             )
-    return {option: arguments[option] for option in defaults if option in record.options}
+    return {o: arguments.get(o, defaults[o]) for o in defaults if o in record.options}
 
 
 def _activation(arguments: dict[str, Any]) -> str:
     return "relu6" if arguments["use_bounded_activation"] else "relu"
+
+
+def _batch_norm(arguments: dict[str, Any]) -> BatchNormSettings:
+    return dataclasses.replace(HEAD_BN, epsilon=arguments["head_batch_norm_epsilon"])
 
 
 def _head(x, arguments: dict[str, Any]):
@@ -310,9 +338,11 @@ def _head(x, arguments: dict[str, Any]):
         image_pooling_last=arguments["image_pooling_last"],
         separable=arguments["aspp_with_separable_conv"],
         concat_projection=arguments["aspp_with_concat_projection"],
+        projection_kernel_size=arguments["concat_projection_kernel_size"],
         squeeze_and_excitation=arguments["aspp_with_squeeze_and_excitation"],
         gate="q_sigmoid" if arguments["image_se_uses_qsigmoid"] else "sigmoid",
         activation=_activation(arguments),
+        batch_norm=_batch_norm(arguments),
         **shared,
     )
 
@@ -343,7 +373,7 @@ def _output(x, image, name: str, arguments: dict[str, Any]):
     return layers.Activation("linear", name=name, dtype="float32")(x)
 
 
-def _logits(x, num_classes: int, *, kernel_size: int, rates: tuple[int, ...]):
+def _logits(x, num_classes: int, *, kernel_size: int, use_bias: bool, rates: tuple[int, ...]):
     """One convolution per rate, summed: [B, H, W, C] -> [B, H, W, num_classes]."""
     branches = [
         layers.Conv2D(
@@ -351,6 +381,7 @@ def _logits(x, num_classes: int, *, kernel_size: int, rates: tuple[int, ...]):
             kernel_size,
             padding="same",
             dilation_rate=rate,
+            use_bias=use_bias,
             kernel_initializer=initializers.TruncatedNormal(stddev=0.01),
             name="logits.semantic" + (f"_{i}" if i else ""),
         )(x)

@@ -50,3 +50,32 @@ class ModelInfo:
                 value[key] = tuple(value[key])
         value["colors"] = tuple(tuple(color) for color in value.get("colors", ()))
         return cls(**value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A published model.
+
+    Attributes:
+        class_name: a key of `presets.MODEL_CLASSES`.
+        arguments: of its constructor.
+        info: classes, colours, picture size.
+        cost: parameters and multiply-adds at that size, as `macs.count` finds them: the graphs of
+            a whole table of models take a minute to build.
+        result: the published score, in words.
+        published_cost: parameters or multiply-adds as they were published, where they were, and
+            where that is more than 1 % off the count, how it was counted.
+        weights: where they are published, "" if nowhere.
+        convertible: whether `convert` reads what is there.
+        task: what it predicts.
+    """
+
+    class_name: str
+    arguments: dict[str, Any]
+    info: ModelInfo
+    cost: tuple[int, int]
+    result: str = ""
+    published_cost: str = ""
+    weights: str = ""
+    convertible: bool = True
+    task: str = "semantic"

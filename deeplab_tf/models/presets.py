@@ -16,9 +16,9 @@ from deeplab_tf.models.base import (
 )
 from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
-from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.info import ModelInfo, Preset
 from deeplab_tf.models.macs import count
-from deeplab_tf.models.published import PRESETS, Preset
+from deeplab_tf.models.published import PRESETS
 
 MODEL_CLASSES: dict[str, type[SegmentationModel]] = {
     cls.__name__: cls for cls in (DeepLabV3, DeepLabV3Plus)
@@ -53,6 +53,11 @@ def from_preset(
             raise InputError(
                 f"the preset {preset!r} comes without weights, and none were published. With "
                 "load_weights=False it starts from random ones, to be trained."
+            )
+        if not record.convertible:
+            raise InputError(
+                f"the preset {preset!r} comes without weights, and convert doesn't read those at "
+                f"{record.weights} yet. With load_weights=False it starts from random ones."
             )
         raise InputError(
             f"the preset {preset!r} comes without weights. The official checkpoint is at "
@@ -106,8 +111,8 @@ def describe_preset(name: str) -> dict[str, Any]:
     record = find_preset(name)
     row = _row(name, MODEL_CLASSES[record.class_name], record.arguments, record.info)
     row["task"], (row["parameters"], row["multiply_adds"]) = record.task, record.cost
-    row |= {"weights": record.weights, "result": record.result}
-    return row | {"published_cost": record.published_cost}
+    row |= {"weights": record.weights, "convertible": record.convertible}
+    return row | {"result": record.result, "published_cost": record.published_cost}
 
 
 def _row(name: str, cls: type, arguments: dict[str, Any], info: ModelInfo) -> dict[str, Any]:
@@ -125,6 +130,7 @@ def _row(name: str, cls: type, arguments: dict[str, Any], info: ModelInfo) -> di
         "multiply_adds": 0,
         "shipped": False,
         "weights": "",
+        "convertible": False,
         "result": "",
         "published_cost": "",
         "source": info.source,
@@ -162,7 +168,8 @@ class PresetTable(list):
     def __str__(self) -> str:
         shown: list[tuple[str, ...]] = [self._COLUMNS]
         for row in self:
-            cells = {**row, "weights": row["weights"] if row["shipped"] else "none (convert)"}
+            where = "none (convert)" if row["weights"] and row["convertible"] else "none"
+            cells = {**row, "weights": row["weights"] if row["shipped"] else where}
             shown.append(tuple(_cell(cells[column]) for column in self._COLUMNS))
         widths = [max(len(row[i]) for row in shown) for i in range(len(self._COLUMNS))]
         lines = [

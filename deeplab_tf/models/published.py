@@ -1,39 +1,12 @@
-"""The published models: settings, costs, scores, and where their official weights are."""
+"""The published models: settings, costs, scores, and where their weights are."""
 
 import dataclasses
 from typing import Any
 
 from deeplab_tf.models.dense_prediction_cell import DPC_CITYSCAPES
-from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.info import Preset
 from deeplab_tf.models.label_sets import ADE20K, CITYSCAPES, PASCAL_VOC, PORTRAIT
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """A published model.
-
-    Attributes:
-        class_name: a key of `presets.MODEL_CLASSES`.
-        arguments: of its constructor.
-        info: classes, colours, picture size.
-        cost: parameters and multiply-adds at that size, as `macs.count` finds them: the graphs of
-            a whole table of models take a minute to build.
-        result: the published score, in words.
-        published_cost: parameters or multiply-adds as they were published, where they were, and
-            where that is more than 1 % off the count, how it was counted.
-        weights: where the official checkpoint is published, "" if nowhere.
-        task: what it predicts.
-    """
-
-    class_name: str
-    arguments: dict[str, Any]
-    info: ModelInfo
-    cost: tuple[int, int]
-    result: str = ""
-    published_cost: str = ""
-    weights: str = ""
-    task: str = "semantic"
-
+from deeplab_tf.models.published_elsewhere import ELSEWHERE
 
 _ZOO = "http://download.tensorflow.org/models"
 # No atrous branches and no decoder: the official mobile models. Their graphs were frozen at
@@ -69,46 +42,6 @@ _EDGETPU: dict[str, Any] = {
 _EDGETPU_INFO = dataclasses.replace(
     CITYSCAPES, source="Official TensorFlow DeepLab: ImageNet, then Cityscapes train_fine."
 )
-# DeepLabs of the PyTorch world: plain convolutions, the image-level feature last, half-pixel
-# resizing.
-_TORCH: dict[str, Any] = {
-    "num_classes": 21,
-    "aspp_with_separable_conv": False,
-    "image_pooling_last": True,
-    "align_corners": False,
-}
-# torchvision trained with the rates of output stride 8 at any stride. Its second head, for a loss
-# in training, is another few parameters: `auxiliary_endpoint`.
-_TORCHVISION = {**_TORCH, "head_num_convs": 1, "atrous_rates": (12, 24, 36), "dropout_rate": 0.5}
-_TORCHVISION_INFO = dataclasses.replace(
-    PASCAL_VOC,
-    image_size=(520, 520),
-    source="torchvision: COCO train2017, pictures and labels with a class of PASCAL VOC.",
-    license="BSD-3-Clause",
-)
-
-
-def _with_second_head(cost: str, endpoint: str) -> str:
-    return (
-        f"{cost} multiply-adds at 520x520, with the second head that it had in training "
-        f'(auxiliary_endpoint="{endpoint}")'
-    )
-
-
-_TORCH_PLUS = {
-    **_TORCH,
-    "output_stride": 16,
-    "decoder_use_separable_conv": False,
-    "decoder_num_convs": 1,
-    "decoder_low_level_first": True,
-}
-_TORCH_PLUS_INFO = dataclasses.replace(
-    PASCAL_VOC,
-    source="DeepLabV3Plus-Pytorch: ImageNet, then PASCAL VOC 2012 train_aug.",
-    license="MIT",
-)
-_TORCH_PLUS_WEIGHTS = "https://github.com/VainF/DeepLabV3Plus-Pytorch"
-
 # As the v3 paper has them: plain convolutions, and multi-grid in the last block.
 _RESNET: dict[str, Any] = {
     "num_classes": 21,
@@ -155,7 +88,8 @@ PRESETS: dict[str, Preset] = {
         {"num_classes": 21, **_MOBILE},
         PASCAL_VOC,
         cost=(2_113_557, 8_825_853_632),
-        result="VOC val mIoU 75.32 at output stride 16; 77.33 at 8 with scales and flips",
+        result="VOC val mIoU 75.32 at output stride 16; 77.33 at 8 with scales and flips; 74.26 of "
+        "the 8 bit file, deeplabv3_mnv2_pascal_train_aug_8bit_2019_04_26.tar.gz there (2.2 MB)",
         published_cost=_MOBILE_COST,
         weights=f"{_ZOO}/deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz",
     ),
@@ -177,7 +111,8 @@ PRESETS: dict[str, Preset] = {
         # The size of TensorFlow's own TFLite file of this model, deeplabv3_257_mv_gpu.tflite.
         dataclasses.replace(PASCAL_VOC, image_size=(257, 257)),
         cost=(697_013, 725_849_344),
-        result="VOC val mIoU 70.19 at 513x513 and output stride 16",
+        result="VOC val mIoU 70.19 at 513x513 and output stride 16; 69.65 of the 8 bit file, "
+        "deeplabv3_mnv2_dm05_pascal_train_aug_8bit_2019_04_26.tar.gz there (751 kB)",
         published_cost="0.88B multiply-adds at 513x513 and output stride 16, with the "
         "softmax and the arg max of the logits; without them it is 0.87B",
         weights=f"{_ZOO}/deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01.tar.gz",
@@ -391,55 +326,5 @@ PRESETS: dict[str, Preset] = {
         published_cost=f"44.42M parameters; 695.03B multiply-adds at 1025x2049, {_PADDED} and "
         "1.9 % above that: another 0.27B for each filter, we don't know of what",
     ),
-    "deeplab_v3_resnet_50_torch_coco": Preset(
-        "DeepLabV3",
-        {**_TORCHVISION, "backbone": "resnet_50_torch", "output_stride": 8},
-        _TORCHVISION_INFO,
-        cost=(39_638_869, 168_731_205_888),
-        result="COCO val2017, classes of VOC: mIoU 66.4, pixel accuracy 92.4",
-        published_cost=_with_second_head("42.00M parameters and 178.7B", "res4"),
-        weights="https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth",
-    ),
-    "deeplab_v3_resnet_101_torch_coco": Preset(
-        "DeepLabV3",
-        {**_TORCHVISION, "backbone": "resnet_101_torch", "output_stride": 8},
-        _TORCHVISION_INFO,
-        cost=(58_630_997, 248_752_300_288),
-        result="COCO val2017, classes of VOC: mIoU 67.4, pixel accuracy 92.4",
-        published_cost=_with_second_head("61.00M parameters and 258.7B", "res4"),
-        weights="https://download.pytorch.org/models/deeplabv3_resnet101_coco-586e9e4e.pth",
-    ),
-    "deeplab_v3_mobilenet_v3_large_torch_coco": Preset(
-        "DeepLabV3",
-        {**_TORCHVISION, "backbone": "mobilenet_v3_large_torch", "output_stride": 16},
-        _TORCHVISION_INFO,
-        cost=(11_025_477, 10_436_350_688),
-        result="COCO val2017, classes of VOC: mIoU 60.3, pixel accuracy 91.2",
-        published_cost=_with_second_head("11.03M parameters and 10.5B", "res3"),
-        weights="https://download.pytorch.org/models/deeplabv3_mobilenet_v3_large-fc3c493d.pth",
-    ),
-    "deeplab_v3_plus_mobilenet_v2_torch_voc": Preset(
-        "DeepLabV3Plus",
-        {**_TORCH_PLUS, "backbone": "mobilenet_v2_torch"},
-        _TORCH_PLUS_INFO,
-        cost=(5_225_717, 16_817_423_360),
-        result="VOC val mIoU 71.1 on 513x513 centre crops at output stride 16",
-        weights=_TORCH_PLUS_WEIGHTS,
-    ),
-    "deeplab_v3_plus_resnet_50_torch_voc": Preset(
-        "DeepLabV3Plus",
-        {**_TORCH_PLUS, "backbone": "resnet_50_torch"},
-        _TORCH_PLUS_INFO,
-        cost=(39_761_845, 62_379_547_072),
-        result="VOC val mIoU 77.2 on 513x513 centre crops at output stride 16",
-        weights=_TORCH_PLUS_WEIGHTS,
-    ),
-    "deeplab_v3_plus_resnet_101_torch_voc": Preset(
-        "DeepLabV3Plus",
-        {**_TORCH_PLUS, "backbone": "resnet_101_torch"},
-        _TORCH_PLUS_INFO,
-        cost=(58_753_973, 83_005_102_528),
-        result="VOC val mIoU 78.3 on 513x513 centre crops at output stride 16",
-        weights=_TORCH_PLUS_WEIGHTS,
-    ),
+    **ELSEWHERE,
 }

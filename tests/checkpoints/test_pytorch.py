@@ -141,6 +141,35 @@ def test_both_ways_to_wrap_the_head_of_deeplab_v3_are_known():
     assert len({wrapped.source_name(w.path, model) for w in model.weights}) == len(model.weights)
 
 
+def test_a_file_of_mmsegmentation_is_known_by_its_heads_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("deeplab_tf.backbones.resnet._WIDTHS", (8, 8, 8, 8))
+    whole, plain = (
+        dl.DeepLabV3Plus(
+            3,
+            "resnet_v1c_50",
+            auxiliary_endpoint=endpoint,
+            **{"align_corners": False, "concat_projection_kernel_size": 3},
+            **{"aspp_convs_filters": 8, "decoder_filters": 8},
+        )
+        for endpoint in ("res4", None)
+    )
+    arrays = state_dict(whole, ["decode_head.conv_seg.weight"])
+    kernel = arrays["decode_head.aspp_modules.2.depthwise_conv.conv.weight"]
+    assert kernel.shape == (32, 1, 3, 3)
+    assert arrays["backbone.stem.6.weight"].shape == (64, 32, 3, 3)
+    assert arrays["decode_head.bottleneck.conv.weight"].shape == (8, 40, 3, 3)
+    path = write(tmp_path / "model.safetensors", arrays)
+    loaded = dl.checkpoints.load(whole, path)
+    assert not any("auxiliary_head.conv_seg" in name for name in loaded.left_out)
+    ours = whole.get_layer("aspp2_depthwise").kernel
+    np.testing.assert_array_equal(np.asarray(ours), kernel.transpose(2, 3, 0, 1))
+    left_out = dl.checkpoints.load(plain, path).left_out
+    assert {"auxiliary_head.convs.0.conv.weight", "auxiliary_head.conv_seg.bias"} <= set(left_out)
+    del arrays["decode_head.sep_bottleneck.1.pointwise_conv.bn.running_mean"]
+    with pytest.raises(dl.InputError, match="1 missing: decode_head.sep_bottleneck.1.pointwise"):
+        dl.checkpoints.load(plain, write(path, arrays))
+
+
 def test_other_classes_make_the_last_layer_anew(arrays, tmp_path):
     model = make_model(5)
     loaded = dl.checkpoints.load(model, write(tmp_path / "model.safetensors", arrays))

@@ -61,8 +61,26 @@ def test_the_table_has_a_line_for_each_with_whole_names(monkeypatch, listed):
         (line,) = [line.split() for line in output.splitlines() if line.split()[:1] == [name]]
         assert line[1] == str(len(row["classes"])) and line[4] == short(row["parameters"])
         assert line[5] == short(row["multiply_adds"])
-        where = "inside" if row["shipped"] else "convert" if row["weights"] else "none"
-        assert line[6] == where
+        assert line[6] == _where(name, row)
+
+
+def _where(name, row):
+    if name == "portrait":
+        return "inside"
+    if "_garden_" in name or "_keras_hub_" in name:
+        return "elsewhere"
+    return "convert" if row["weights"] else "none"
+
+
+def test_weights_that_convert_does_not_read_are_shown_without_the_command():
+    output = run("deeplab_v3_plus_resnet_50_keras_hub_voc").output
+    assert "kaggle.com" in output and "(which convert doesn't read yet)" in output
+    assert "deeplab-tf convert" not in output
+
+
+def test_pixels_are_told_in_words():
+    output = run("deeplab_v3_resnet_50_torch_coco").output
+    assert "520x520, RGB 0..255; made RGB less the ImageNet means, over their deviations" in output
 
 
 def test_one_preset_is_told_in_full():

@@ -132,6 +132,14 @@ def test_an_unknown_preset_says_where_to_look():
         dl.from_preset("no_such_model")
 
 
+def test_weights_that_convert_does_not_read_are_not_offered_to_it():
+    name = "deeplab_v3_mobilenet_v2_garden_voc"
+    with pytest.raises(dl.InputError, match="convert doesn't read those at https://storage"):
+        dl.from_preset(name)
+    row = next(row for row in dl.list_presets() if row["name"] == name)
+    assert not row["convertible"] and row["weights"].endswith("model_none.tflite")
+
+
 def test_the_table_of_presets_can_be_printed_and_searched():
     table = dl.list_presets()
     assert "portrait" in table and "unet" not in table

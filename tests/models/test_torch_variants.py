@@ -9,6 +9,7 @@ from deeplab_tf import keys
 from deeplab_tf.datasets.descriptors import DatasetDescriptor
 from deeplab_tf.layers.padding import PadToKernel
 from deeplab_tf.layers.resize import ResizeLike, resize_bilinear
+from deeplab_tf.models.dense_prediction_cell import DPC_CITYSCAPES
 from deeplab_tf.models.macs import count, parameters
 from deeplab_tf.models.presets import find_preset
 from deeplab_tf.postprocess.multi_scale import predict_probabilities
@@ -89,6 +90,11 @@ def test_another_number_of_classes_makes_both_last_layers_anew(tmp_path):
     [
         ({"auxiliary_endpoint": "res5"}, "auxiliary_endpoint is one of"),
         ({"head_num_convs": 1, "decoder_output_stride": (4,)}, "head_num_convs needs a model"),
+        ({"new_rate_at_once": True}, "mobilenet_v2_torch doesn't have this option"),
+        (
+            {"dense_prediction_cell_config": DPC_CITYSCAPES, "head_batch_norm_epsilon": 1e-3},
+            "are options of ASPP",
+        ),
     ],
 )
 def test_a_wrong_option_is_named(options, words):
