@@ -1,25 +1,25 @@
 """Atrous convolution whose gradients cost what those of a dense one do."""
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
 class AtrousConv2D(layers.Conv2D):
-    """Conv2D that TensorFlow trains without cutting the map apart: [B, H, W, C] -> [B, H, W, F].
+    """Conv2D that TensorFlow trains at the cost of a dense one: [B, H, W, C] -> [B, H, W, F].
 
     TensorFlow runs a dilated convolution by moving the map into `rate * rate` pieces, padded to a
     multiple of the rate. On a 16x16 map of 2048 channels and rate 12 that leaves pieces of a few
-    pixels, and the gradients take 17 times as long as at rate 1. In training, this layer calls
-    the dilated kernel itself and gives the gradients: for the input, the same convolution with
-    the kernel turned around; for the kernel, one matrix product per tap, which is exact too.
+    pixels, and the gradients take 17 times as long as at rate 1. In training, this layer gives
+    the gradients itself: for the input, the same convolution with the kernel turned around; for
+    the kernel, one matrix product per tap, which is exact too.
 
     Inference, other backends, strides and even kernels are left to Keras: graphs that are
     exported stay as they were.
     """
 
     def call(self, inputs, training=None):
-        native = (
+        own_gradients = (
             training
             and keras.backend.backend() == "tensorflow"
             and self.padding == "same"
@@ -28,43 +28,43 @@ class AtrousConv2D(layers.Conv2D):
             and all(stride == 1 for stride in self.strides)
             and all(size % 2 for size in self.kernel_size)
         )
-        if not native:
+        if not own_gradients:
             return super().call(inputs)
-        outputs = _convolve(inputs, self.kernel, self.dilation_rate)
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel), inputs.dtype)
+        outputs = _convolve(inputs, kernel, self.dilation_rate)
         if self.use_bias:
-            outputs = outputs + keras.ops.cast(self.bias, outputs.dtype)
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
 
 def _convolve(x, kernel, rates: tuple[int, int]):
     """A dilated "same" convolution of stride 1, with gradients of its own."""
-    import tensorflow as tf
 
-    @tf.custom_gradient
+    def dilated(x, kernel):
+        return ops.conv(x, kernel, padding="same", data_format="channels_last", dilation_rate=rates)
+
+    @ops.custom_gradient
     def convolve(x, kernel):
         def gradients(upstream):
-            turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-            to_x = tf.nn.conv2d(upstream, turned, 1, "SAME", dilations=rates)
-            return to_x, _kernel_gradient(x, upstream, kernel.shape, rates)
+            turned = ops.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+            return dilated(upstream, turned), _kernel_gradient(x, upstream, kernel.shape, rates)
 
-        return tf.nn.conv2d(x, kernel, 1, "SAME", dilations=rates), gradients
+        return dilated(x, kernel), gradients
 
-    return convolve(x, tf.cast(tf.convert_to_tensor(kernel), x.dtype))
+    return convolve(x, kernel)
 
 
 def _kernel_gradient(x, upstream, shape, rates: tuple[int, int]):
     """For each tap: the inputs that it saw, times what came of them, summed over all places."""
-    import tensorflow as tf
-
-    height, width = tf.shape(x)[1], tf.shape(x)[2]
+    height, width = ops.shape(x)[1:3]
     (rows, columns, channels, filters), (down, right) = shape, rates
     above, left = down * (rows // 2), right * (columns // 2)
-    x = tf.pad(x, ((0, 0), (above, above), (left, left), (0, 0)))
-    upstream = tf.reshape(upstream, (-1, filters))
+    x = ops.pad(x, ((0, 0), (above, above), (left, left), (0, 0)))
+    upstream = ops.reshape(upstream, (-1, filters))
     taps = []
     for row in range(rows):
         for column in range(columns):
             top, start = row * down, column * right
-            seen = tf.reshape(x[:, top : top + height, start : start + width], (-1, channels))
-            taps.append(tf.matmul(seen, upstream, transpose_a=True))
-    return tf.reshape(tf.stack(taps), shape)
+            seen = ops.reshape(x[:, top : top + height, start : start + width], (-1, channels))
+            taps.append(ops.matmul(ops.transpose(seen), upstream))
+    return ops.reshape(ops.stack(taps), shape)
