@@ -33,6 +33,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import resident_memory
 
 CLASSES = 21
 PEERS = ("keras_hub", "torchvision")
@@ -208,31 +209,25 @@ def data(options) -> tuple[np.ndarray, np.ndarray]:
     return images, random.integers(0, CLASSES, shape).astype("int32")
 
 
-def memory(field: str) -> int:
-    """Bytes of resident memory: VmRSS now, VmHWM at the peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise SystemExit(f"/proc/self/status has no {field}: this needs Linux.")
-
-
 def serve(side: Side, options) -> None:
     """Answers each line of standard input, the name of a step, with its seconds and its peak."""
     # What any user of the library has imported before there is a model.
     for library in ("torch",) if side.library == "torchvision" else ("tensorflow", "keras"):
         importlib.import_module(library)
     importlib.import_module(side.library)
-    held = memory("VmRSS")
+    held = resident_memory.read("VmRSS")
     model = side.make()
     steps = (TorchSteps if side.library == "torchvision" else KerasSteps)(model, options)
     print(json.dumps({"macs": steps.macs}), flush=True)
     for line in sys.stdin:
-        # Sets the peak back to what is held now.
-        Path("/proc/self/clear_refs").write_text("5")
+        resident_memory.forget_peak()
         before = time.perf_counter()
         getattr(steps, line.strip())()
         seconds = time.perf_counter() - before
-        print(json.dumps({"seconds": seconds, "bytes": memory("VmHWM") - held}), flush=True)
+        print(
+            json.dumps({"seconds": seconds, "bytes": resident_memory.read("VmHWM") - held}),
+            flush=True,
+        )
 
 
 class Worker:

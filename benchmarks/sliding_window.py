@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import resident_memory
 
 DRAW = """
 import sys
@@ -56,7 +57,7 @@ def _measure(picture: Path, results: Path, options: argparse.Namespace) -> None:
     small = np.zeros((*window, 3), np.uint8)
     for _ in range(12):  # it is compiled after some
         runner.scores(small)
-    held = _memory("VmRSS")
+    held = resident_memory.read("VmRSS")
     print(
         f"{options.side} x {options.side} pixels, windows of {window[0]}, {options.classes} classes"
     )
@@ -69,21 +70,15 @@ def _measure(picture: Path, results: Path, options: argparse.Namespace) -> None:
 
 def _stage(name: str, held: int, work):
     """Runs one stage and prints its peak."""
-    # Sets the peak back to what is held now.
-    Path("/proc/self/clear_refs").write_text("5")
+    resident_memory.forget_peak()
     before = time.perf_counter()
     value = work()
     seconds = time.perf_counter() - before
-    print(f"{name:14s} {(_memory('VmHWM') - held) / 1e6:24.0f} {seconds:8.1f}", flush=True)
+    print(
+        f"{name:14s} {(resident_memory.read('VmHWM') - held) / 1e6:24.0f} {seconds:8.1f}",
+        flush=True,
+    )
     return value
-
-
-def _memory(field: str) -> int:
-    """Bytes of resident memory: VmRSS now, VmHWM at the peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise SystemExit(f"/proc/self/status has no {field}: this needs Linux.")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,18 @@ _TORCHVISION_INFO = dataclasses.replace(
 )
 
 
-def _with_second_head(cost: str, endpoint: str) -> str:
-    return (
-        f"{cost} multiply-adds at 520x520, with the second head that it had in training "
-        f'(auxiliary_endpoint="{endpoint}")'
+def _torchvision(
+    backbone: str, output_stride: int, cost, score: str, published: str, endpoint: str, file: str
+) -> Preset:
+    return Preset(
+        "DeepLabV3",
+        {**_TORCHVISION, "backbone": backbone, "output_stride": output_stride},
+        _TORCHVISION_INFO,
+        cost=cost,
+        result=f"COCO val2017, classes of VOC: {score}",
+        published_cost=f"{published} multiply-adds at 520x520, with the second head that it had in "
+        f'training (auxiliary_endpoint="{endpoint}")',
+        weights=f"https://download.pytorch.org/models/{file}",
     )
 
 
@@ -43,18 +51,28 @@ _PORT = {
 }
 
 
-def _with_elements(cost: str, size: str) -> str:
-    return (
-        f"{cost}B multiply-adds at {size}, two for each element of a batch norm and one of a ReLU"
-    )
-
-
 _PORT_INFO = dataclasses.replace(
     PASCAL_VOC,
     source="DeepLabV3Plus-Pytorch: ImageNet, then PASCAL VOC 2012 train_aug.",
     license="MIT",
 )
-_PORT_WEIGHTS = "https://github.com/VainF/DeepLabV3Plus-Pytorch"
+
+
+def _port(
+    arguments: dict[str, Any], backbone: str, cost, score: str, published: str, info=_PORT_INFO
+) -> Preset:
+    height, width = info.image_size
+    return Preset(
+        "DeepLabV3" if "head_num_convs" in arguments else "DeepLabV3Plus",
+        {**arguments, "backbone": backbone},
+        info,
+        cost=cost,
+        result=f"{score} at output stride 16",
+        published_cost=f"{published}B multiply-adds at {height}x{width}, two for each element of a "
+        "batch norm and one of a ReLU",
+        weights="https://github.com/VainF/DeepLabV3Plus-Pytorch",
+    )
+
 
 # MMSegmentation: separable convolutions of 512 channels, and a 3x3 projection behind them.
 _MMSEGMENTATION: dict[str, Any] = {
@@ -100,100 +118,87 @@ _KERAS_HUB = {
 }
 
 ELSEWHERE: dict[str, Preset] = {
-    "deeplab_v3_resnet_50_torch_coco": Preset(
-        "DeepLabV3",
-        {**_TORCHVISION, "backbone": "resnet_50_torch", "output_stride": 8},
-        _TORCHVISION_INFO,
-        cost=(39_638_869, 168_731_205_888),
-        result="COCO val2017, classes of VOC: mIoU 66.4, pixel accuracy 92.4",
-        published_cost=_with_second_head("42.00M parameters and 178.7B", "res4"),
-        weights="https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth",
+    "deeplab_v3_resnet_50_torch_coco": _torchvision(
+        "resnet_50_torch",
+        8,
+        (39_638_869, 168_731_205_888),
+        "mIoU 66.4, pixel accuracy 92.4",
+        "42.00M parameters and 178.7B",
+        "res4",
+        "deeplabv3_resnet50_coco-cd0a2569.pth",
     ),
-    "deeplab_v3_resnet_101_torch_coco": Preset(
-        "DeepLabV3",
-        {**_TORCHVISION, "backbone": "resnet_101_torch", "output_stride": 8},
-        _TORCHVISION_INFO,
-        cost=(58_630_997, 248_752_300_288),
-        result="COCO val2017, classes of VOC: mIoU 67.4, pixel accuracy 92.4",
-        published_cost=_with_second_head("61.00M parameters and 258.7B", "res4"),
-        weights="https://download.pytorch.org/models/deeplabv3_resnet101_coco-586e9e4e.pth",
+    "deeplab_v3_resnet_101_torch_coco": _torchvision(
+        "resnet_101_torch",
+        8,
+        (58_630_997, 248_752_300_288),
+        "mIoU 67.4, pixel accuracy 92.4",
+        "61.00M parameters and 258.7B",
+        "res4",
+        "deeplabv3_resnet101_coco-586e9e4e.pth",
     ),
-    "deeplab_v3_mobilenet_v3_large_torch_coco": Preset(
-        "DeepLabV3",
-        {**_TORCHVISION, "backbone": "mobilenet_v3_large_torch", "output_stride": 16},
-        _TORCHVISION_INFO,
-        cost=(11_025_477, 10_436_350_688),
-        result="COCO val2017, classes of VOC: mIoU 60.3, pixel accuracy 91.2",
-        published_cost=_with_second_head("11.03M parameters and 10.5B", "res3"),
-        weights="https://download.pytorch.org/models/deeplabv3_mobilenet_v3_large-fc3c493d.pth",
+    "deeplab_v3_mobilenet_v3_large_torch_coco": _torchvision(
+        "mobilenet_v3_large_torch",
+        16,
+        (11_025_477, 10_436_350_688),
+        "mIoU 60.3, pixel accuracy 91.2",
+        "11.03M parameters and 10.5B",
+        "res3",
+        "deeplabv3_mobilenet_v3_large-fc3c493d.pth",
     ),
-    "deeplab_v3_mobilenet_v2_torch_voc": Preset(
-        "DeepLabV3",
-        {**_PORT_V3, "backbone": "mobilenet_v2_torch"},
-        _PORT_INFO,
-        cost=(5_113_877, 5_844_337_664),
-        result="VOC val mIoU 70.1 on 513x513 centre crops at output stride 16",
-        published_cost=_with_elements("6.0", "513x513"),
-        weights=_PORT_WEIGHTS,
+    "deeplab_v3_mobilenet_v2_torch_voc": _port(
+        _PORT_V3,
+        "mobilenet_v2_torch",
+        (5_113_877, 5_844_337_664),
+        "VOC val mIoU 70.1 on 513x513 centre crops",
+        "6.0",
     ),
-    "deeplab_v3_resnet_50_torch_voc": Preset(
-        "DeepLabV3",
-        {**_PORT_V3, "backbone": "resnet_50_torch"},
-        _PORT_INFO,
-        cost=(39_638_869, 51_078_150_592),
-        result="VOC val mIoU 76.9 on 513x513 centre crops at output stride 16",
-        published_cost=_with_elements("51.4", "513x513"),
-        weights=_PORT_WEIGHTS,
+    "deeplab_v3_resnet_50_torch_voc": _port(
+        _PORT_V3,
+        "resnet_50_torch",
+        (39_638_869, 51_078_150_592),
+        "VOC val mIoU 76.9 on 513x513 centre crops",
+        "51.4",
     ),
-    "deeplab_v3_resnet_101_torch_voc": Preset(
-        "DeepLabV3",
-        {**_PORT_V3, "backbone": "resnet_101_torch"},
-        _PORT_INFO,
-        cost=(58_630_997, 71_703_706_048),
-        result="VOC val mIoU 77.3 on 513x513 centre crops at output stride 16",
-        published_cost=_with_elements("72.1", "513x513"),
-        weights=_PORT_WEIGHTS,
+    "deeplab_v3_resnet_101_torch_voc": _port(
+        _PORT_V3,
+        "resnet_101_torch",
+        (58_630_997, 71_703_706_048),
+        "VOC val mIoU 77.3 on 513x513 centre crops",
+        "72.1",
     ),
-    "deeplab_v3_plus_mobilenet_v2_torch_voc": Preset(
-        "DeepLabV3Plus",
-        {**_PORT, "backbone": "mobilenet_v2_torch"},
-        _PORT_INFO,
-        cost=(5_225_717, 16_817_423_360),
-        result="VOC val mIoU 71.1 on 513x513 centre crops at output stride 16",
-        published_cost=_with_elements("17.0", "513x513"),
-        weights=_PORT_WEIGHTS,
+    "deeplab_v3_plus_mobilenet_v2_torch_voc": _port(
+        _PORT,
+        "mobilenet_v2_torch",
+        (5_225_717, 16_817_423_360),
+        "VOC val mIoU 71.1 on 513x513 centre crops",
+        "17.0",
     ),
-    "deeplab_v3_plus_resnet_50_torch_voc": Preset(
-        "DeepLabV3Plus",
-        {**_PORT, "backbone": "resnet_50_torch"},
-        _PORT_INFO,
-        cost=(39_761_845, 62_379_547_072),
-        result="VOC val mIoU 77.2 on 513x513 centre crops at output stride 16",
-        published_cost=_with_elements("62.7", "513x513"),
-        weights=_PORT_WEIGHTS,
+    "deeplab_v3_plus_resnet_50_torch_voc": _port(
+        _PORT,
+        "resnet_50_torch",
+        (39_761_845, 62_379_547_072),
+        "VOC val mIoU 77.2 on 513x513 centre crops",
+        "62.7",
     ),
-    "deeplab_v3_plus_resnet_101_torch_voc": Preset(
-        "DeepLabV3Plus",
-        {**_PORT, "backbone": "resnet_101_torch"},
-        _PORT_INFO,
-        cost=(58_753_973, 83_005_102_528),
-        result="VOC val mIoU 78.3 on 513x513 centre crops at output stride 16",
-        published_cost=_with_elements("83.4", "513x513"),
-        weights=_PORT_WEIGHTS,
+    "deeplab_v3_plus_resnet_101_torch_voc": _port(
+        _PORT,
+        "resnet_101_torch",
+        (58_753_973, 83_005_102_528),
+        "VOC val mIoU 78.3 on 513x513 centre crops",
+        "83.4",
     ),
-    "deeplab_v3_plus_mobilenet_v2_torch_cityscapes": Preset(
-        "DeepLabV3Plus",
-        {**_PORT, "num_classes": 19, "backbone": "mobilenet_v2_torch"},
+    "deeplab_v3_plus_mobilenet_v2_torch_cityscapes": _port(
+        {**_PORT, "num_classes": 19},
+        "mobilenet_v2_torch",
+        (5_225_203, 133_598_967_936),
+        "Cityscapes val mIoU 72.1",
+        "135",
         dataclasses.replace(
             CITYSCAPES,
             image_size=(1024, 2048),
             source="DeepLabV3Plus-Pytorch: ImageNet, then Cityscapes train_fine.",
             license="MIT",
         ),
-        cost=(5_225_203, 133_598_967_936),
-        result="Cityscapes val mIoU 72.1 at output stride 16",
-        published_cost=_with_elements("135", "1024x2048"),
-        weights=_PORT_WEIGHTS,
     ),
     "deeplab_v3_plus_resnet_v1c_50_cityscapes": Preset(
         "DeepLabV3Plus",

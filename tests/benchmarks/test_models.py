@@ -6,25 +6,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import deeplab_tf as dl
 from deeplab_tf.models.macs import count
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "models.py"
 
 
-def _benchmark():
+@pytest.fixture
+def benchmark(monkeypatch):
+    # As for a script, which finds its neighbours.
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location("benchmark_of_models", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     # A dataclass looks its module up.
-    sys.modules[spec.name] = module
+    monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     return module
 
 
-def test_a_side_of_ours_predicts_trains_and_is_counted():
+def test_a_side_of_ours_predicts_trains_and_is_counted(benchmark):
     model = dl.DeepLabV3Plus(21, depth_multiplier=0.25, aspp_convs_filters=8)
     options = argparse.Namespace(size=33, batch=2, jit="auto")
-    steps = _benchmark().KerasSteps(model, options)
+    steps = benchmark.KerasSteps(model, options)
     assert steps.macs == count(model, (33, 33)).multiply_adds
     before = model.get_weights()
     steps.forward()

@@ -10,13 +10,7 @@ import deeplab_tf as dl
 from deeplab_tf.models.macs import count
 from deeplab_tf.models.presets import PRESETS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def zeros():
-    """Costs don't ask for values, and random ones take half the time of building a model."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deeplab_tf.layers.conv._initializer", lambda initializer: "zeros")
-        yield
+pytestmark = pytest.mark.usefixtures("zeros_first")
 
 
 def test_each_kind_of_layer_counts_as_by_hand():

@@ -22,13 +22,7 @@ PEERS = Path(__file__).parent / "peers"
 # Largest difference, of an array's standard deviation.
 TOLERANCE = 1e-4
 
-
-@pytest.fixture(scope="module", autouse=True)
-def zeros_first():
-    """Random values would only be replaced."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deeplab_tf.layers.conv._initializer", lambda initializer: "zeros")
-        yield
+pytestmark = pytest.mark.usefixtures("zeros_first")
 
 
 def fill_by_path(model):
@@ -46,8 +40,8 @@ def fill_by_mmsegmentation_name(model):
             depthwise = "depthwise" in weight.path
             shape = tuple(shape[i] for i in ((2, 3, 0, 1) if depthwise else (3, 2, 0, 1)))
         arrays[name] = weights.make(name, shape)
-    source = Source("generated", "PyTorch state dict", to_tensorflow(arrays, names, model))
-    assign(model, Source(source.path, source.format, source.arrays, names=names))
+    arrays = to_tensorflow(arrays, names, model)
+    assign(model, Source("generated", "PyTorch state dict", arrays, names=names))
 
 
 def compare(name, size, steps, fill, **options):
