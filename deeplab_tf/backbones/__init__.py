@@ -92,7 +92,8 @@ BACKBONES = {
     "resnet_101_torch": _resnet(resnet.RESNET_101_TORCH, pixels="mean, std"),
     "resnet_v1c_50": _resnet(resnet.RESNET_V1C_50, pixels="mean, std"),
     "resnet_v1c_101": _resnet(resnet.RESNET_V1C_101, pixels="mean, std"),
-    # As TensorFlow's Model Garden normalises.
+    # Of TensorFlow's Model Garden: its normalisation.
+    "resnet_101_garden": _resnet(resnet.RESNET_101_GARDEN, pixels="mean, std"),
     "mobilenet_v2_garden": Backbone(
         mobilenet_v2, "MobilenetV2", classifier.MOBILENET_V2, pixels="mean, std"
     ),

@@ -4,20 +4,20 @@ Three things differ from the paper: a stage's stride sits in its last unit, the 
 rates of a multi grid (v3, Sec. 3.3) and may be repeated in cascade (v3, Sec. 3.2), and the beta
 variants begin with three 3x3 convolutions instead of one 7x7. The PyTorch variants ("v1.5") have
 the stride in a stage's first unit, on its 3x3 convolution, and pad the max pool alike on all sides.
+Model Garden's is like these, but pads as TensorFlow does and has swish for ReLU.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from keras import layers
 
 from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act, explicit_padding
+from deeplab_tf.layers.conv import BatchNormSettings, activate, conv_bn_act, explicit_padding
 
 BATCH_NORM = BatchNormSettings(epsilon=1e-5, momentum=0.95)
-_SHARED: dict[str, Any] = dict(batch_norm=BATCH_NORM, initializer="he_normal")
 _WIDTHS = (64, 128, 256, 512)
 
 
@@ -33,6 +33,9 @@ class Variant:
             else of two 3x3.
         strided_unit: which unit of a stage has its stride: "last" as in slim, "first" as in
             PyTorch, where low-level features are then the stages' outputs.
+        padding: of strided convolutions, "explicit" or "same".
+        activation: of every convolution and sum.
+        batch_norm: of every convolution.
     """
 
     scope: str
@@ -40,6 +43,22 @@ class Variant:
     stem: tuple[int, ...]
     bottleneck: bool = True
     strided_unit: Literal["first", "last"] = "last"
+    padding: str = "explicit"
+    activation: str = "relu"
+    batch_norm: BatchNormSettings = BATCH_NORM
+
+    def conv(self, x, filters: int, kernel_size: int, *, activation: bool = True, **options):
+        """A convolution of this network."""
+        return conv_bn_act(
+            x,
+            filters,
+            kernel_size,
+            activation=self.activation if activation else None,
+            batch_norm=self.batch_norm,
+            padding=self.padding,
+            initializer="he_normal",
+            **options,
+        )
 
 
 RESNET_18 = Variant("resnet_v1_18", (2, 2, 2, 2), (64,), bottleneck=False)
@@ -53,35 +72,30 @@ RESNET_101_TORCH = Variant("resnet_101", (3, 4, 23, 3), (64,), strided_unit="fir
 # MMSegmentation's ResNetV1c: the same behind three 3x3 convolutions.
 RESNET_V1C_50 = Variant("resnet_50", (3, 4, 6, 3), (32, 32, 64), strided_unit="first")
 RESNET_V1C_101 = Variant("resnet_101", (3, 4, 23, 3), (32, 32, 64), strided_unit="first")
+RESNET_101_GARDEN = Variant(
+    "resnet_101",
+    (3, 4, 23, 3),
+    (64, 64, 128),
+    strided_unit="first",
+    padding="same",
+    activation="swish",
+    batch_norm=BatchNormSettings(epsilon=1e-3, momentum=0.9997),
+)
 
 
 def _stem(x, variant: Variant, strides: int):
     if len(variant.stem) == 1:
-        return conv_bn_act(
-            x,
-            variant.stem[0],
-            7,
-            strides=strides,
-            padding="explicit",
-            **_SHARED,
-            name=f"{variant.scope}.conv1",
-        )
+        name = f"{variant.scope}.conv1"
+        return variant.conv(x, variant.stem[0], 7, strides=strides, name=name)
     for number, filters in enumerate(variant.stem, start=1):
-        x = conv_bn_act(
-            x,
-            filters,
-            3,
-            strides=strides if number == 1 else 1,
-            padding="explicit",
-            **_SHARED,
-            name=f"{variant.scope}.conv1_{number}",
-        )
+        name = f"{variant.scope}.conv1_{number}"
+        x = variant.conv(x, filters, 3, strides=strides if number == 1 else 1, name=name)
     return x
 
 
 def _pool(x, variant: Variant, strides: int):
     name, padding = f"{variant.scope}.pool1", "same"
-    if variant.strided_unit == "first":
+    if variant.strided_unit == "first" and variant.padding == "explicit":
         # Zeros are as good as the lowest number here: they come after a ReLU.
         x, padding = explicit_padding(x, 3, name=f"{name}.pad"), "valid"
     return layers.MaxPooling2D(3, strides, padding=padding, name=name)(x)
@@ -93,8 +107,8 @@ def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, 
     kernels = (1, 3, 1) if variant.bottleneck else (3, 3)
     strided = 1  # The second convolution, a 3x3 in either kind of unit.
     if x.shape[-1] != filters:
-        shortcut = conv_bn_act(
-            x, filters, 1, strides=strides, activation=None, **_SHARED, name=f"{name}.shortcut"
+        shortcut = variant.conv(
+            x, filters, 1, strides=strides, activation=False, name=f"{name}.shortcut"
         )
     elif strides > 1:
         shortcut = layers.MaxPooling2D(1, strides, name=f"{name}.shortcut")(x)
@@ -102,19 +116,17 @@ def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, 
         shortcut = x
     last = len(kernels) - 1
     for i, kernel in enumerate(kernels):
-        x = conv_bn_act(
+        x = variant.conv(
             x,
             filters if i == last else width,
             kernel,
             strides=strides if i == strided else 1,
             dilation_rate=dilation_rate if kernel > 1 else 1,
-            activation=None if i == last else "relu",
-            padding="explicit",
-            **_SHARED,
+            activation=i != last,
             name=f"{name}.conv{i + 1}",
         )
     total = layers.Add(name=f"{name}.add")([shortcut, x])
-    return layers.ReLU(name=f"{name}.relu")(total), x
+    return activate(total, variant.activation, name=f"{name}.{variant.activation}"), x
 
 
 def resnet_v1(
@@ -124,6 +136,7 @@ def resnet_v1(
     output_stride: int,
     multi_grid: Sequence[int] | None = None,
     cascade_blocks: int = 4,
+    new_rate_at_once: bool = False,
 ) -> dict:
     """[B, H, W, 3] -> endpoints; "res5" has 2048 channels, 512 in ResNet-18.
 
@@ -135,6 +148,7 @@ def resnet_v1(
         multi_grid: one rate for each unit of the last stage; None is all ones.
         cascade_blocks: stages in all. Those after the fourth are copies of it, and each asks for
             another stride of 2: at a given output stride their rates double.
+        new_rate_at_once: the unit that loses its stride takes the new rate, not the old one.
 
     Raises:
         InputError: a multi grid of another length, or fewer than four stages.
@@ -150,7 +164,7 @@ def resnet_v1(
             f"cascade_blocks of {variant.scope} is 4, or more for copies of the last block; "
             f"got {cascade_blocks}."
         )
-    tracker = StrideTracker(output_stride)
+    tracker = StrideTracker(output_stride, keeps_rate=not new_rate_at_once)
     x = _stem(x, variant, tracker.next(2)[0])
     x = _pool(x, variant, tracker.next(2)[0])
     kind = "bottleneck_v1" if variant.bottleneck else "lite_bottleneck_v1"

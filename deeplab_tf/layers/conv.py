@@ -46,6 +46,8 @@ def activate(x, activation: str | None, *, name: str):
         return layers.Activation(_clip6, name=name)(x)
     if activation == "hard_swish":
         return layers.Activation("hard_silu", name=name)(x)
+    if activation == "swish":
+        return layers.Activation("silu", name=name)(x)
     if activation in ("sigmoid", "hard_sigmoid"):
         return layers.Activation(activation, name=name)(x)
     if activation == "q_sigmoid":
@@ -54,8 +56,8 @@ def activate(x, activation: str | None, *, name: str):
         x = layers.ReLU(6.0, name=f"{name}.relu6")(x)
         return layers.Rescaling(0.16667, name=name)(x)
     raise ValueError(
-        "activation is one of relu, relu6, clip6, hard_swish, hard_sigmoid, q_sigmoid, sigmoid, "
-        f"None; got {activation!r}."
+        "activation is one of relu, relu6, clip6, swish, hard_swish, hard_sigmoid, q_sigmoid, "
+        f"sigmoid, None; got {activation!r}."
     )
 
 

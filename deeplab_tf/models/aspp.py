@@ -16,7 +16,15 @@ from deeplab_tf.layers.resize import ResizeLike
 
 
 def image_level_feature(
-    x, *, filters, window, strides, gate, batch_norm=HEAD_BN, name="image_pooling"
+    x,
+    *,
+    filters,
+    window,
+    strides,
+    gate,
+    activation="relu",
+    batch_norm=HEAD_BN,
+    name="image_pooling",
 ):
     """Pools the map and projects it: [B, H, W, C] -> [B, h, w, filters], h = w = 1 by default.
 
@@ -27,7 +35,7 @@ def image_level_feature(
         strides: of the pooling window.
         gate: None, or the activation of a squeeze-and-excite gate, which has a bias and no
             batch norm.
-        batch_norm: where there is no gate.
+        activation, batch_norm: where there is no gate.
     """
     if window is None:
         pooled = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.mean")(x)
@@ -35,7 +43,7 @@ def image_level_feature(
         pooled = WindowPooling(window, strides, name=f"{name}.mean")(x)
     if gate:
         return conv_bn_act(pooled, filters, 1, activation=gate, batch_norm=None, name=name)
-    return conv_bn_act(pooled, filters, 1, batch_norm=batch_norm, name=name)
+    return conv_bn_act(pooled, filters, 1, activation=activation, batch_norm=batch_norm, name=name)
 
 
 def aspp(
@@ -53,6 +61,7 @@ def aspp(
     squeeze_and_excitation: bool = False,
     gate: str = "sigmoid",
     activation: str = "relu",
+    pooling_activation: str = "relu",
     batch_norm: BatchNormSettings = HEAD_BN,
     dropout_rate: float = 0.1,
     align_corners: bool = True,
@@ -75,6 +84,7 @@ def aspp(
             window=image_pooling_window,
             strides=image_pooling_strides,
             gate=gate if squeeze_and_excitation else None,
+            activation=pooling_activation,
             batch_norm=batch_norm,
         )
         resize = ResizeLike(align_corners=align_corners, name="image_pooling.resize")

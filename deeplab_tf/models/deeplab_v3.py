@@ -98,7 +98,7 @@ class DeepLabV3(SegmentationModel):
         dense_prediction_cell_config: a searched cell instead of ASPP: a list of its branches, or
             the path of a JSON file with them; see `dense_prediction_cell`.
         head_num_convs: 3x3 convolutions between ASPP and the logits, where there is no decoder.
-        head_batch_norm_epsilon: of ASPP, the convolutions after it and the decoder.
+        head_activation, head_batch_norm_epsilon: of ASPP, the convolutions after it, the decoder.
         logits_kernel_size, logits_use_bias: of the last convolution.
         decoder_output_stride: strides of the decoder's stages, () for none.
         decoder_use_separable_conv, decoder_use_sum_merge, decoder_filters,
@@ -149,6 +149,7 @@ class DeepLabV3(SegmentationModel):
         aspp_convs_filters: int = 256,
         dense_prediction_cell_config: Sequence[dict] | str | os.PathLike | None = None,
         head_num_convs: int = 0,
+        head_activation: str = "relu",
         head_batch_norm_epsilon: float = HEAD_BN.epsilon,
         logits_kernel_size: int = 1,
         logits_use_bias: bool = True,
@@ -183,10 +184,11 @@ class DeepLabV3(SegmentationModel):
             arguments["dense_prediction_cell_config"] = cell
             if not aspp_with_batch_norm:
                 raise InputError("dense_prediction_cell_config needs aspp_with_batch_norm.")
-            if concat_projection_kernel_size != 1 or head_batch_norm_epsilon != HEAD_BN.epsilon:
+            given = (concat_projection_kernel_size, head_activation, head_batch_norm_epsilon)
+            if given != (1, "relu", HEAD_BN.epsilon):
                 raise InputError(
-                    "concat_projection_kernel_size and head_batch_norm_epsilon are options of "
-                    "ASPP; dense_prediction_cell_config takes its place."
+                    "concat_projection_kernel_size, head_activation and head_batch_norm_epsilon "
+                    "are options of ASPP; dense_prediction_cell_config takes its place."
                 )
 
         # --- Encoder ---
@@ -305,7 +307,7 @@ def backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> 
 
 
 def _activation(arguments: dict[str, Any]) -> str:
-    return "relu6" if arguments["use_bounded_activation"] else "relu"
+    return "relu6" if arguments["use_bounded_activation"] else arguments["head_activation"]
 
 
 def _batch_norm(arguments: dict[str, Any]) -> BatchNormSettings:
@@ -342,6 +344,7 @@ def _head(x, arguments: dict[str, Any]):
         squeeze_and_excitation=arguments["aspp_with_squeeze_and_excitation"],
         gate="q_sigmoid" if arguments["image_se_uses_qsigmoid"] else "sigmoid",
         activation=_activation(arguments),
+        pooling_activation=arguments["head_activation"],
         batch_norm=_batch_norm(arguments),
         **shared,
     )

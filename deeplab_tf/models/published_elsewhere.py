@@ -91,15 +91,30 @@ _MMSEGMENTATION_INFO = dataclasses.replace(
 _OPENMMLAB = "https://download.openmmlab.com/mmsegmentation/v0.5/deeplabv3plus"
 
 # TensorFlow Model Garden.
-_GARDEN_MOBILE: dict[str, Any] = {
-    "backbone": "mobilenet_v2_garden",
+_GARDEN_SHARED: dict[str, Any] = {
     "output_stride": 16,
     "new_rate_at_once": True,
-    "atrous_rates": (),
     "image_pooling_last": True,
     "head_batch_norm_epsilon": 1e-3,
+    "dropout_rate": 0.0,
     "align_corners": False,
 }
+_GARDEN_MOBILE = {**_GARDEN_SHARED, "backbone": "mobilenet_v2_garden", "atrous_rates": ()}
+_GARDEN_RESNET = {
+    **_GARDEN_SHARED,
+    "backbone": "resnet_101_garden",
+    "multi_grid": (1, 2, 4),
+    "head_activation": "swish",
+    "aspp_with_separable_conv": False,
+    "decoder_use_separable_conv": False,
+}
+_GARDEN_VOC = dataclasses.replace(
+    PASCAL_VOC,
+    image_size=(512, 512),
+    source="TensorFlow Model Garden: ImageNet, then PASCAL VOC 2012 train_aug.",
+)
+# Pooled over windows of the training crop that don't overlap.
+_GARDEN_POOLING = {"image_pooling_crop_size": (512, 1024), "image_pooling_stride": (32, 64)}
 _GARDEN = "https://storage.googleapis.com/tf_model_garden/vision/qat"
 
 # keras-hub: an encoder without atrous convolutions, a decoder of one 1x1. How its pixels are
@@ -236,9 +251,7 @@ ELSEWHERE: dict[str, Preset] = {
         {
             **_GARDEN_MOBILE,
             "num_classes": 19,
-            # Pooled over windows of the training crop that don't overlap.
-            "image_pooling_crop_size": (512, 1024),
-            "image_pooling_stride": (32, 64),
+            **_GARDEN_POOLING,
         },
         dataclasses.replace(
             CITYSCAPES,
@@ -250,6 +263,32 @@ ELSEWHERE: dict[str, Preset] = {
         "training",
         weights=f"{_GARDEN}/mnv2_deeplabv3plus_cityscapes/model_none.tflite",
         convertible=False,
+    ),
+    "deeplab_v3_resnet_101_garden_voc": Preset(
+        "DeepLabV3",
+        # Trained with the rates of output stride 8.
+        {**_GARDEN_RESNET, "num_classes": 21, "atrous_rates": (12, 24, 36)},
+        _GARDEN_VOC,
+        cost=(58_164_437, 74_274_570_240),
+        result="VOC val mIoU 78.7 at 512x512",
+    ),
+    "deeplab_v3_plus_resnet_101_garden_voc": Preset(
+        "DeepLabV3Plus",
+        {**_GARDEN_RESNET, "num_classes": 21},
+        _GARDEN_VOC,
+        cost=(59_468_085, 95_697_764_352),
+        result="VOC val mIoU 79.2 at 512x512",
+    ),
+    "deeplab_v3_plus_resnet_101_garden_cityscapes": Preset(
+        "DeepLabV3Plus",
+        {**_GARDEN_RESNET, **_GARDEN_POOLING, "num_classes": 19},
+        dataclasses.replace(
+            CITYSCAPES,
+            image_size=(1024, 2048),
+            source="TensorFlow Model Garden: ImageNet, then Cityscapes train_fine.",
+        ),
+        cost=(59_467_571, 765_512_908_800),
+        result="Cityscapes val mIoU 78.79",
     ),
     "deeplab_v3_plus_resnet_50_keras_hub_voc": Preset(
         "DeepLabV3Plus",

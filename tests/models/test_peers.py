@@ -82,6 +82,14 @@ def test_model_gardens_v3_plus_pools_windows_that_do_not_overlap():
     assert [side // 16 for side in crop] == list(stride)
 
 
+def test_model_gardens_resnets_give_its_numbers():
+    steps = {"logits": (1, 1, 1), "backbone": (1, 1, 32)}
+    compare("deeplab_v3_resnet_101_garden_voc", (97, 65), steps, fill_by_path)
+    pooling = {"image_pooling_crop_size": (128, 256), "image_pooling_stride": (8, 16)}
+    name = "deeplab_v3_plus_resnet_101_garden_cityscapes"
+    compare(name, (256, 384), {"logits": (6, 6, 1)}, fill_by_path, **pooling)
+
+
 def test_keras_hubs_model_gives_its_numbers():
     steps = {"semantic_logits": (7, 7, 1)}
     compare("deeplab_v3_plus_resnet_50_keras_hub_voc", (64, 96), steps, fill_by_path)
@@ -92,6 +100,8 @@ def test_keras_hubs_model_gives_its_numbers():
     [
         ("deeplab_v3_plus_resnet_v1c_50_cityscapes", 41_225_187),
         ("deeplab_v3_plus_resnet_v1c_101_cityscapes", 60_217_315),
+        ("deeplab_v3_resnet_101_garden_voc", 58_164_437),
+        ("deeplab_v3_plus_resnet_101_garden_cityscapes", 59_467_571),
         # Without the 1x1 convolution to 1280 channels that the original has and doesn't use.
         ("deeplab_v3_mobilenet_v2_garden_voc", 2_525_717 - 320 * 1280 - 2 * 1280),
         ("deeplab_v3_plus_mobilenet_v2_garden_cityscapes", 2_682_755 - 320 * 1280 - 2 * 1280),
