@@ -29,6 +29,7 @@ from deeplab_tf.export.signature import (
     probabilities,
 )
 from deeplab_tf.inference.runner import cannot_open, saved_info
+from deeplab_tf.layers.atrous import without_gradients
 from deeplab_tf.models.info import ModelInfo
 
 ENCODED = "encoded"
@@ -77,7 +78,7 @@ def write_saved_model(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    with quiet():
+    with quiet(), without_gradients():
         archive.add_endpoint(
             "serving_default",
             serving_default,

@@ -13,6 +13,7 @@ from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.export.signature import LABELS, OUTPUTS, check_exportable, fixed_function
+from deeplab_tf.layers.atrous import without_gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def convert(
     function, spec = fixed_function(model, size, labels=labels, pixels=pixels)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with quiet() as printed:
+            with quiet() as printed, without_gradients():
                 # Not from_keras_model, which opens the batch, and not from_concrete_functions,
                 # which leaves Keras variables unfrozen and gives NaN without a word.
                 archive = keras.export.ExportArchive()

@@ -38,6 +38,7 @@ TENSORFLOW = (
     "datasets/",
     "export/",
     "deeplab_tf/checkpoints/",
+    "deeplab_tf/layers/atrous.py",
     "deeplab_tf/layers/resize.py",
     "deeplab_tf/layers/normalization.py",
 )

@@ -1,4 +1,7 @@
-"""Atrous convolution whose gradients cost what those of a dense one do."""
+"""Atrous convolution at the cost of a dense one."""
+
+import contextlib
+import contextvars
 
 import keras
 from keras import layers, ops
@@ -6,50 +9,72 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
 class AtrousConv2D(layers.Conv2D):
-    """Conv2D that TensorFlow trains at the cost of a dense one: [B, H, W, C] -> [B, H, W, F].
+    """Conv2D that costs TensorFlow what a dense one does: [B, H, W, C] -> [B, H, W, F].
 
-    TensorFlow runs a dilated convolution by moving the map into `rate * rate` pieces, padded to a
-    multiple of the rate. On a 16x16 map of 2048 channels and rate 12 that leaves pieces of a few
-    pixels, and the gradients take 17 times as long as at rate 1. In training, this layer gives
-    the gradients itself: for the input, the same convolution with the kernel turned around; for
-    the kernel, one matrix product per tap, which is exact too.
+    Keras has TensorFlow move the map into `rate * rate` pieces, padded to a multiple of the rate,
+    for want of the gradients of a dilated kernel on a CPU. On a 16x16 map of 2048 channels and
+    rate 12 that leaves pieces of a few pixels, and the gradients take 17 times as long as at rate
+    1. This layer runs the dilated kernel as it is and gives the gradients itself: for the input,
+    the same convolution with the kernel turned around; for the kernel, one matrix product per
+    tap, which is exact too.
 
-    Inference, other backends, strides and even kernels are left to Keras: graphs that are
-    exported stay as they were.
+    Other backends, strides, even kernels and other paddings are left to Keras.
     """
 
-    def call(self, inputs, training=None):
-        own_gradients = (
-            training
-            and keras.backend.backend() == "tensorflow"
+    def call(self, inputs):
+        if not self._is_ours():
+            return super().call(inputs)
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel), inputs.dtype)
+        convolve = _convolve if _gradients_wanted.get() else _dilated
+        outputs = convolve(inputs, kernel, self.dilation_rate)
+        if self.use_bias:
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _is_ours(self) -> bool:
+        return (
+            keras.backend.backend() == "tensorflow"
             and self.padding == "same"
             and self.groups == 1
             and self.data_format == "channels_last"
             and all(stride == 1 for stride in self.strides)
             and all(size % 2 for size in self.kernel_size)
         )
-        if not own_gradients:
-            return super().call(inputs)
-        kernel = ops.cast(ops.convert_to_tensor(self.kernel), inputs.dtype)
-        outputs = _convolve(inputs, kernel, self.dilation_rate)
-        if self.use_bias:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
-        return outputs if self.activation is None else self.activation(outputs)
+
+
+_gradients_wanted = contextvars.ContextVar("gradients_wanted", default=True)
+
+
+@contextlib.contextmanager
+def without_gradients():
+    """Leaves the gradients out of graphs traced inside: of exported files, which only run.
+
+    TensorFlow warns of a function with a gradient of its own whenever it loads one.
+    """
+    token = _gradients_wanted.set(False)
+    try:
+        yield
+    finally:
+        _gradients_wanted.reset(token)
+
+
+def _dilated(x, kernel, rates: tuple[int, int]):
+    import tensorflow as tf
+
+    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME", dilations=rates)
 
 
 def _convolve(x, kernel, rates: tuple[int, int]):
     """A dilated "same" convolution of stride 1, with gradients of its own."""
 
-    def dilated(x, kernel):
-        return ops.conv(x, kernel, padding="same", data_format="channels_last", dilation_rate=rates)
-
     @ops.custom_gradient
     def convolve(x, kernel):
         def gradients(upstream):
             turned = ops.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-            return dilated(upstream, turned), _kernel_gradient(x, upstream, kernel.shape, rates)
+            to_image = _convolve(upstream, turned, rates)
+            return to_image, _kernel_gradient(x, upstream, kernel.shape, rates)
 
-        return dilated(x, kernel), gradients
+        return _dilated(x, kernel, rates), gradients
 
     return convolve(x, kernel)
 

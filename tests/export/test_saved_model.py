@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import deeplab_tf as dl
 from deeplab_tf.errors import InputError
 from deeplab_tf.export import VerificationError, export_model, exporter
 from deeplab_tf.export.saved_model import ServedModel, _bring_to, write_saved_model
@@ -175,3 +176,13 @@ def test_a_cut_off_file_of_a_saved_model_is_an_error_in_words(exported, tmp_path
     (folder / file).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cut: this SavedModel can't be opened"):
         ServedModel(folder)
+
+
+def test_loading_has_nothing_to_warn_of(tmp_path):
+    """TensorFlow says of each function with gradients of its own that it can't load them."""
+    options = {"atrous_rates": (2,), "aspp_with_separable_conv": False, "aspp_convs_filters": 8}
+    model = dl.DeepLabV3(2, depth_multiplier=0.1, divisible_by=1, **options)
+    write_saved_model(model, tmp_path / "model", info=ModelInfo())
+    graph = (tmp_path / "model" / "saved_model.pb").read_bytes()
+    assert b"aspp1" in graph
+    assert b"_gradient_op_type" not in graph

@@ -1,4 +1,6 @@
-"""The dilated convolution of training is that of Keras, with the same gradients."""
+"""The dilated convolution is that of Keras, with the same gradients."""
+
+import contextlib
 
 import keras
 import numpy as np
@@ -6,13 +8,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deeplab_tf.layers.atrous import AtrousConv2D
+from deeplab_tf.layers.atrous import AtrousConv2D, without_gradients
 
 
-def _values_and_gradients(layer, image, training):
+def _values_and_gradients(layer, image):
     with tf.GradientTape() as tape:
         tape.watch(image)
-        outputs = layer(image, training=training) if training else layer(image)
+        outputs = layer(image)
         loss = tf.reduce_sum(tf.sin(tf.cast(outputs, "float32")))
     return [outputs, *tape.gradient(loss, [image, *layer.trainable_variables])]
 
@@ -38,8 +40,8 @@ def test_outputs_and_gradients_are_those_of_keras(size, kernel, rate, use_bias):
     for weight, same in zip(plain.weights, ours.weights, strict=True):
         weight.assign(random.normal(size=weight.shape))
         same.assign(weight)
-    wanted = _values_and_gradients(plain, image, None)
-    found = _values_and_gradients(ours, image, True)
+    wanted = _values_and_gradients(plain, image)
+    found = _values_and_gradients(ours, image)
     assert len(found) == len(wanted) == 3 + use_bias
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5 * max(np.abs(other).max(), 1))
@@ -59,15 +61,30 @@ def test_it_trains_in_a_graph_with_open_sides(jit_compile):
 def test_in_half_precision_it_gives_half_precision():
     layer = AtrousConv2D(4, 3, dilation_rate=2, padding="same", dtype="mixed_float16")
     image = tf.ones((1, 5, 5, 3), "float16")
-    outputs, to_image, to_kernel, _ = _values_and_gradients(layer, image, True)
+    outputs, to_image, to_kernel, _ = _values_and_gradients(layer, image)
     assert outputs.dtype == to_image.dtype == tf.float16 and to_kernel.dtype == tf.float32
 
 
-@pytest.mark.parametrize(
-    "options", [{"padding": "valid"}, {"kernel_size": 2}, {"groups": 2}, {"training": False}]
-)
+def test_gradients_have_gradients():
+    layer = AtrousConv2D(4, 3, dilation_rate=2, padding="same", activation="tanh")
+    plain = layers.Conv2D(4, 3, dilation_rate=2, padding="same", activation="tanh")
+    image = tf.random.stateless_normal((1, 6, 7, 3), seed=(1, 2))
+    layer.build(image.shape)
+    plain.build(image.shape)
+    plain.set_weights(layer.get_weights())
+    second = []
+    for one in (layer, plain):
+        with tf.GradientTape() as outer:
+            outer.watch(image)
+            first = _values_and_gradients(one, image)[1]
+            length = tf.reduce_sum(first**2)
+        second.append(outer.gradient(length, [image, one.kernel]))
+    for found, wanted in zip(*second, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("options", [{"padding": "valid"}, {"kernel_size": 2}, {"groups": 2}])
 def test_what_it_does_not_do_itself_it_leaves_to_keras(options):
-    training = options.pop("training", True)
     options = {"kernel_size": 3, "padding": "same", **options}
     plain = layers.Conv2D(4, dilation_rate=2, **options)
     ours = AtrousConv2D(4, dilation_rate=2, **options)
@@ -75,13 +92,16 @@ def test_what_it_does_not_do_itself_it_leaves_to_keras(options):
     plain.build(image.shape)
     ours.build(image.shape)
     ours.set_weights(plain.get_weights())
-    np.testing.assert_array_equal(ours(image, training=training), plain(image))
+    np.testing.assert_array_equal(ours(image), plain(image))
 
 
-def test_a_graph_of_inference_has_no_custom_gradient():
-    """A SavedModel would warn of it when it is loaded."""
+def test_the_map_is_not_cut_into_pieces_and_gradients_can_be_left_out():
     layer = AtrousConv2D(4, 3, dilation_rate=2, padding="same")
-    for training, expected in ((True, True), (False, False)):
-        call = tf.function(lambda x, training=training: layer(x, training=training))
-        graph = call.get_concrete_function(tf.TensorSpec((1, 9, 9, 3))).graph
-        assert ("IdentityN" in {node.type for node in graph.get_operations()}) == expected
+    found = []
+    for context in (contextlib.nullcontext(), without_gradients()):
+        with context:
+            call = tf.function(lambda x: layer(x))
+            graph = call.get_concrete_function(tf.TensorSpec((1, 9, 9, 3))).graph
+        found.append({node.type for node in graph.get_operations()})
+    assert all("Conv2D" in types and "SpaceToBatchND" not in types for types in found)
+    assert ["IdentityN" in types for types in found] == [True, False]
