@@ -25,8 +25,12 @@ def nas_options(given: dict | None) -> dict[str, Any]:
     """The official `nas_architecture_options` and the two of our own, with their defaults.
 
     Raises:
-        InputError: an option that there isn't, or a number of filters that is none.
+        InputError: no options, one that there isn't, or a value that is none.
     """
+    if given is not None and not isinstance(given, dict):
+        raise InputError(
+            f"nas_architecture_options is a dictionary of {', '.join(_OPTIONS)}; got {given!r}."
+        )
     unknown = sorted(set(given or {}) - set(_OPTIONS))
     if unknown:
         raise InputError(
@@ -36,6 +40,9 @@ def nas_options(given: dict | None) -> dict[str, Any]:
     filters = options["nas_stem_output_num_conv_filters"]
     if type(filters) is not int or filters < 1:
         raise InputError(f"nas_stem_output_num_conv_filters is at least 1; got {filters!r}.")
+    for name in ("nas_use_classification_head", "nas_remove_os32_stride"):
+        if not isinstance(options[name], bool):
+            raise InputError(f"{name} is True or False; got {options[name]!r}.")
     return options
 
 

@@ -75,7 +75,8 @@ class ImageClassifier(SegmentationModel):
         record = backbone_at(backbone, output_stride)
         head, scope = record.classifier, record.scope
         for option, default in head.options.items():
-            arguments[option] = {**default, **(arguments[option] or {})}
+            if isinstance(arguments[option], dict | None):  # the backbone refuses anything else
+                arguments[option] = {**default, **(arguments[option] or {})}
         if dropout_rate is None:
             dropout_rate = arguments["dropout_rate"] = round(1 - head.keep_prob, 6)
 

@@ -166,11 +166,17 @@ def test_every_operation_of_a_cell_can_be_drawn():
         ({"nas_genotype": {}}, "nas_genotype has the lists"),
         ({"nas_cells": 3}, "has no 'nas_cells'; it has: nas_stem"),
         ({"nas_stem_output_num_conv_filters": 0}, "filters is at least 1; got 0"),
+        ({"nas_use_classification_head": "no"}, "is True or False; got 'no'"),
     ],
 )
 def test_options_that_make_no_network_are_refused(options, words):
     with pytest.raises(dl.InputError, match=words):
         _endpoints(**options)
+
+
+def test_options_are_a_dictionary():
+    with pytest.raises(dl.InputError, match="is a dictionary of nas_stem.*; got 5"):
+        nas_hnasnet(keras.Input((32, 32, 3)), output_stride=8, nas_architecture_options=5)
 
 
 @pytest.mark.parametrize(
