@@ -18,6 +18,7 @@ from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_v3_small_seg,
 )
 from deeplab_tf.backbones.pnasnet import nas_pnasnet
+from deeplab_tf.backbones.vgg16 import vgg_16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +28,12 @@ class Backbone:
     Attributes:
         build: (x, *, output_stride, **options) -> {"res2", "res3", "res4", "res5"}; "res2" to
             "res4" are the low-level features of decoders at stride 4, 8 and 16, "res5" is the
-            encoder's output.
+            encoder's output. Other keys are for models that know the backbone.
         scope: the first name of its layers.
         classifier: what ImageNet training puts on top.
         pixels: what the network was made for: "[-1, 1]", "mean" for RGB less the ImageNet means,
-            or "mean, std" for that over their deviations.
+            "mean, std" for that over their deviations, or "BGR, mean" for Caffe's order of
+            channels and its means.
         output_strides: those it can be built with.
     """
 
@@ -92,6 +94,9 @@ BACKBONES = {
     "resnet_101_torch": _resnet(resnet.RESNET_101_TORCH, pixels="mean, std"),
     "resnet_v1c_50": _resnet(resnet.RESNET_V1C_50, pixels="mean, std"),
     "resnet_v1c_101": _resnet(resnet.RESNET_V1C_101, pixels="mean, std"),
+    "resnet_50_caffe": _resnet(resnet.RESNET_50_CAFFE, pixels="BGR, mean"),
+    "resnet_101_caffe": _resnet(resnet.RESNET_101_CAFFE, pixels="BGR, mean"),
+    "vgg_16": Backbone(vgg_16, "vgg_16", classifier.VGG, pixels="BGR, mean"),
     # Of TensorFlow's Model Garden: its normalisation.
     "resnet_101_garden": _resnet(resnet.RESNET_101_GARDEN, pixels="mean, std"),
     "mobilenet_v2_garden": Backbone(

@@ -65,6 +65,8 @@ _MOBILE = functools.partial(
 )
 
 RESNET = Classifier()
+# Without the fully connected layers of the original, nine tenths of its weights.
+VGG = Classifier(keep_prob=0.5)
 XCEPTION = Classifier(keep_prob=0.5, initializer=_NORMAL)
 MOBILENET_V2 = _MOBILE(
     before_pooling=Wide("Conv_1", 1280, "relu6", BatchNormSettings(epsilon=1e-3, momentum=0.997))

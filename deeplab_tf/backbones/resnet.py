@@ -4,7 +4,8 @@ Three things differ from the paper: a stage's stride sits in its last unit, the 
 rates of a multi grid (v3, Sec. 3.3) and may be repeated in cascade (v3, Sec. 3.2), and the beta
 variants begin with three 3x3 convolutions instead of one 7x7. The PyTorch variants ("v1.5") have
 the stride in a stage's first unit, on its 3x3 convolution, and pad the max pool alike on all sides.
-Model Garden's is like these, but pads as TensorFlow does and has swish for ReLU.
+The Caffe variants, of DeepLabv2 and of `keras.applications`, have it on that unit's first 1x1.
+Model Garden's is like PyTorch's, but pads as TensorFlow does and has swish for ReLU.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ from keras import layers
 
 from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.conv import BatchNormSettings, activate, conv_bn_act, explicit_padding
+from deeplab_tf.layers.conv import BatchNormSettings, activate, conv_bn_act
+from deeplab_tf.layers.pooling import max_pool
 
 BATCH_NORM = BatchNormSettings(epsilon=1e-5, momentum=0.95)
 _WIDTHS = (64, 128, 256, 512)
@@ -33,6 +35,7 @@ class Variant:
             else of two 3x3.
         strided_unit: which unit of a stage has its stride: "last" as in slim, "first" as in
             PyTorch, where low-level features are then the stages' outputs.
+        strided_conv: which convolution of that unit, 1 or 2; 2 is a 3x3 in either kind of unit.
         padding: of strided convolutions, "explicit" or "same".
         activation: of every convolution and sum.
         batch_norm: of every convolution.
@@ -43,6 +46,7 @@ class Variant:
     stem: tuple[int, ...]
     bottleneck: bool = True
     strided_unit: Literal["first", "last"] = "last"
+    strided_conv: Literal[1, 2] = 2
     padding: str = "explicit"
     activation: str = "relu"
     batch_norm: BatchNormSettings = BATCH_NORM
@@ -69,6 +73,8 @@ RESNET_101 = Variant("resnet_v1_101", (3, 4, 23, 3), (64,))
 RESNET_101_BETA = Variant("resnet_v1_101", (3, 4, 23, 3), (64, 64, 128))
 RESNET_50_TORCH = Variant("resnet_50", (3, 4, 6, 3), (64,), strided_unit="first")
 RESNET_101_TORCH = Variant("resnet_101", (3, 4, 23, 3), (64,), strided_unit="first")
+RESNET_50_CAFFE = dataclasses.replace(RESNET_50_TORCH, strided_conv=1)
+RESNET_101_CAFFE = dataclasses.replace(RESNET_101_TORCH, strided_conv=1)
 # MMSegmentation's ResNetV1c: the same behind three 3x3 convolutions.
 RESNET_V1C_50 = Variant("resnet_50", (3, 4, 6, 3), (32, 32, 64), strided_unit="first")
 RESNET_V1C_101 = Variant("resnet_101", (3, 4, 23, 3), (32, 32, 64), strided_unit="first")
@@ -93,19 +99,17 @@ def _stem(x, variant: Variant, strides: int):
     return x
 
 
-def _pool(x, variant: Variant, strides: int):
-    name, padding = f"{variant.scope}.pool1", "same"
+def _pool(x, variant: Variant, strides: int, ceil_mode: bool):
+    name = f"{variant.scope}.pool1"
     if variant.strided_unit == "first" and variant.padding == "explicit":
-        # Zeros are as good as the lowest number here: they come after a ReLU.
-        x, padding = explicit_padding(x, 3, name=f"{name}.pad"), "valid"
-    return layers.MaxPooling2D(3, strides, padding=padding, name=name)(x)
+        return max_pool(x, strides, ceil_mode=ceil_mode, name=name)
+    return layers.MaxPooling2D(3, strides, padding="same", name=name)(x)
 
 
 def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, name: str):
     """[B, H, W, C] -> the sum after its ReLU, and the last convolution before the sum."""
     filters = 4 * width if variant.bottleneck else width
     kernels = (1, 3, 1) if variant.bottleneck else (3, 3)
-    strided = 1  # The second convolution, a 3x3 in either kind of unit.
     if x.shape[-1] != filters:
         shortcut = variant.conv(
             x, filters, 1, strides=strides, activation=False, name=f"{name}.shortcut"
@@ -120,7 +124,7 @@ def _unit(x, variant: Variant, width: int, *, strides: int, dilation_rate: int, 
             x,
             filters if i == last else width,
             kernel,
-            strides=strides if i == strided else 1,
+            strides=strides if i == variant.strided_conv - 1 else 1,
             dilation_rate=dilation_rate if kernel > 1 else 1,
             activation=i != last,
             name=f"{name}.conv{i + 1}",
@@ -137,18 +141,20 @@ def resnet_v1(
     multi_grid: Sequence[int] | None = None,
     cascade_blocks: int = 4,
     new_rate_at_once: bool = False,
+    pool_ceil_mode: bool = False,
 ) -> dict:
     """[B, H, W, 3] -> endpoints; "res5" has 2048 channels, 512 in ResNet-18.
 
     Args:
         variant: which one.
-        x: normalised pixels: [-1, 1] for the beta variants, less the ImageNet means for the
-            others, and over their deviations for the PyTorch ones.
+        x: normalised pixels, as the registry says.
         output_stride: 8, 16 or 32.
         multi_grid: one rate for each unit of the last stage; None is all ones.
         cascade_blocks: stages in all. Those after the fourth are copies of it, and each asks for
             another stride of 2: at a given output stride their rates double.
-        new_rate_at_once: the unit that loses its stride takes the new rate, not the old one.
+        new_rate_at_once: the unit that loses its stride takes the new rate, not the old one. The
+            Caffe variants do so in any case: there that is what equals the dense network.
+        pool_ceil_mode: of the PyTorch and Caffe variants, see `max_pool`; DeepLabv2 has it.
 
     Raises:
         InputError: a multi grid of another length, or fewer than four stages.
@@ -164,9 +170,11 @@ def resnet_v1(
             f"cascade_blocks of {variant.scope} is 4, or more for copies of the last block; "
             f"got {cascade_blocks}."
         )
-    tracker = StrideTracker(output_stride, keeps_rate=not new_rate_at_once)
+    # Behind a strided 1x1 convolution, its unit's 3x3 is among those that take the new rate.
+    keeps_rate = variant.strided_conv == 2 and not new_rate_at_once
+    tracker = StrideTracker(output_stride, keeps_rate=keeps_rate)
     x = _stem(x, variant, tracker.next(2)[0])
-    x = _pool(x, variant, tracker.next(2)[0])
+    x = _pool(x, variant, tracker.next(2)[0], pool_ceil_mode)
     kind = "bottleneck_v1" if variant.bottleneck else "lite_bottleneck_v1"
     endpoints = {}
     for stage in range(1, cascade_blocks + 1):

@@ -4,9 +4,13 @@ These are MobileNetV2, and MobileNetV3 large and small in their whole width: sam
 pixels in [-1, 1], batch norms with the same epsilon. The gates of squeeze-and-excite are a hair
 apart: x * 0.16667 here, as in the official code, x / 6 there.
 
-ResNets aren't. `keras.applications` has a stage's stride in the first 1x1 convolution of the
-stage, the official code in the 3x3 convolution of the unit before: the kernels have the same
-shapes, and make another function.
+Of the ResNets it is the Caffe variants. Their convolutions have a bias there, which the mean of
+the batch norm behind takes over; its epsilon is 1.001e-5, and the means of pixels differ by up to
+a level. The other ResNets have a stage's stride elsewhere: kernels of the same shapes, another
+function.
+
+VGG-16's fully connected layers become the convolutions fc6 and fc7 of DeepLabv1 and v2. Where these
+are smaller, rows, columns and filters are taken at equal distances, as in v1, Sec. 3.1.
 """
 
 import re
@@ -21,13 +25,18 @@ _NETWORKS = {
     "mobilenet_v2": "MobileNetV2",
     "mobilenet_v3_large": "MobileNetV3Large",
     "mobilenet_v3_small": "MobileNetV3Small",
+    "resnet_50_caffe": "ResNet50",
+    "resnet_101_caffe": "ResNet101",
+    "vgg_16": "VGG16",
 }
-_STRIDES = "its strides are in other layers there, so the same kernels are another function"
+_STRIDES = (
+    "its strides are in other layers there, so the same kernels are another function; take {}"
+)
 _ALIGNED = "Xception has max pooling there, and separable convolutions in its place here"
 _HALVED = "its last block has half the width of the one there; take {}"
 _REASONS = {
-    **dict.fromkeys(["resnet_v1_50", "resnet_v1_101"], _STRIDES),
-    **dict.fromkeys(["resnet_50_torch", "resnet_101_torch"], _STRIDES),
+    **dict.fromkeys(["resnet_v1_50", "resnet_50_torch"], _STRIDES.format("resnet_50_caffe")),
+    **dict.fromkeys(["resnet_v1_101", "resnet_101_torch"], _STRIDES.format("resnet_101_caffe")),
     **dict.fromkeys(["xception_41", "xception_65", "xception_71"], _ALIGNED),
     "mobilenet_v3_large_seg": _HALVED.format("mobilenet_v3_large"),
     "mobilenet_v3_small_seg": _HALVED.format("mobilenet_v3_small"),
@@ -35,19 +44,33 @@ _REASONS = {
     "mobilenet_v3_large_torch": "it pads in another way there; take mobilenet_v3_large",
 }
 # Applied one after the other to a layer's name there.
-_RULES = tuple(
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^bn_Conv1$", "Conv1_bn"),
-        (r"_(BN|bn)$", ".BatchNorm"),
-        (r"^[Cc]onv1?(?=\.|$)", "Conv"),
-        (r"^conv_", "Conv_"),
-        (r"^block_", "expanded_conv_"),
-        (r"^(expanded_conv(?:_\d+)?)_(expand|depthwise|project)", r"\1.\2"),
-        (r"^(expanded_conv(?:_\d+)?)_squeeze_excite_conv", r"\1.squeeze_excite.Conv"),
-        (r"^(predictions|logits)$", "Logits.Conv2d_1c_1x1"),
-    )
+_MOBILE_RULES = (
+    (r"^bn_Conv1$", "Conv1_bn"),
+    (r"_(BN|bn)$", ".BatchNorm"),
+    (r"^[Cc]onv1?(?=\.|$)", "Conv"),
+    (r"^conv_", "Conv_"),
+    (r"^block_", "expanded_conv_"),
+    (r"^(expanded_conv(?:_\d+)?)_(expand|depthwise|project)", r"\1.\2"),
+    (r"^(expanded_conv(?:_\d+)?)_squeeze_excite_conv", r"\1.squeeze_excite.Conv"),
+    (r"^(predictions|logits)$", "Logits.Conv2d_1c_1x1"),
 )
+_RESNET_RULES = (
+    *((rf"^conv{n + 1}_block(\d+)_", rf"block{n}.unit_\1.bottleneck_v1.") for n in (1, 2, 3, 4)),
+    (r"\.0_", ".shortcut_"),
+    (r"\.(\d)_", r".conv\1_"),
+    (r"_conv$", ""),
+    (r"_bn$", ".BatchNorm"),
+    (r"^predictions$", "logits"),
+)
+_VGG_RULES = (
+    (r"^block(\d)_conv", r"conv\1_"),
+    (r"^fc1$", "fc6"),
+    (r"^fc2$", "fc7"),
+    (r"^predictions$", "logits"),
+)
+_RULES = {"MobilenetV2": _MOBILE_RULES, "MobilenetV3": _MOBILE_RULES, "vgg_16": _VGG_RULES}
+# Height and width of VGG-16's map on the picture of 224x224 that its fc6 was trained on.
+_VGG_MAP = 7
 
 
 def read_keras_applications(
@@ -68,34 +91,86 @@ def read_keras_applications(
     if backbone not in _NETWORKS:
         reason = _REASONS.get(backbone, "there is none of this kind")
         raise InputError(f"keras.applications has no weights for {backbone}: {reason}.")
-    if backbone == "mobilenet_v2" and settings["depth_multiplier"] != 1.0:
+    multiplier = settings.get("depth_multiplier", 1.0)
+    if backbone == "mobilenet_v2" and multiplier != 1.0:
         if settings["divisible_by"] != 8:
             raise InputError(
                 "keras.applications rounds the channels of mobilenet_v2 to multiples of 8; build "
                 "the model with divisible_by=8."
             )
     if source is None:
-        source = _trained(_NETWORKS[backbone], settings["depth_multiplier"])
+        source = _trained(_NETWORKS[backbone], multiplier)
     scope = BACKBONES[backbone].scope
+    rules = _RULES.get(scope, _RESNET_RULES)
     arrays, origins = {}, {}
     for layer in source.layers:
         name = layer.name
-        for pattern, replacement in _RULES:
-            name = pattern.sub(replacement, name)
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
         for weight in layer.weights:
             array = keras.ops.convert_to_numpy(weight)
             if isinstance(layer, keras.layers.Dense) and weight is layer.kernel:
                 array = array[None, None]  # a 1x1 convolution here
             path = f"{scope}.{name}/{weight.name}"
             arrays[path], origins[path] = array, f"{layer.name}/{weight.name}"
-    return arrays, origins
+    if backbone == "vgg_16":
+        arrays = _as_convolutions(arrays, model)
+        origins = {path: origins[_fc(path)] for path in arrays}
+    return _without_biases_before_batch_norm(arrays), origins
+
+
+def _as_convolutions(arrays: dict[str, np.ndarray], model: keras.Model) -> dict[str, np.ndarray]:
+    """VGG-16's arrays with its fully connected layers as a model's convolutions of their names.
+
+    Raises:
+        InputError: the model is an image classifier, which has none of them.
+    """
+    if any(layer.name == "vgg_16.logits" for layer in model.layers):
+        raise InputError(
+            "keras.applications has no weights for an ImageClassifier of vgg_16: it does without "
+            "the fully connected layers there. DeepLabV1 and DeepLabV2 take them."
+        )
+    dense = dict(arrays)
+    kernel = dense["vgg_16.fc6/kernel"]
+    dense["vgg_16.fc6/kernel"] = kernel.reshape(_VGG_MAP, _VGG_MAP, -1, kernel.shape[-1])
+    result = {path: array for path, array in arrays.items() if ".fc" not in path}
+    for weight in model.weights:
+        if ".fc" in weight.path:
+            result[weight.path] = _at_equal_distances(dense[_fc(weight.path)], weight.shape)
+    return result
+
+
+def _fc(path: str) -> str:
+    """What a branch's fc6 or fc7 has its weights from: that without a branch's number."""
+    return re.sub(r"(\.fc[67])_\d+/", r"\1/", path)
+
+
+def _at_equal_distances(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array with `shape` of its values along each axis, the first and the last among them."""
+    for axis, size in enumerate(shape):
+        places = np.round(np.linspace(0, array.shape[axis] - 1, size)).astype(int)
+        array = np.take(array, places, axis)
+    return array
+
+
+def _without_biases_before_batch_norm(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch norm subtracts its mean: a bias before it is the same as a smaller mean."""
+    result = dict(arrays)
+    for path in arrays:
+        layer, _, variable = path.rpartition("/")
+        mean = f"{layer}.BatchNorm/moving_mean"
+        if variable == "bias" and mean in arrays:
+            result[mean] = arrays[mean] - result.pop(path)
+    return result
 
 
 def _trained(network: str, multiplier: float) -> keras.Model:
+    options = {"alpha": multiplier} if network.startswith("Mobile") else {}
     try:
-        return getattr(keras.applications, network)(alpha=multiplier, weights="imagenet")
+        return getattr(keras.applications, network)(**options, weights="imagenet")
     except Exception as error:
         # Of a width that isn't published it says which are; of a download, what went wrong.
+        given = "".join(f" with {name}={value}" for name, value in options.items())
         raise InputError(
-            f"keras.applications.{network} with alpha={multiplier}: {str(error).splitlines()[0]}"
+            f"keras.applications.{network}{given}: {str(error).splitlines()[0]}"
         ) from None

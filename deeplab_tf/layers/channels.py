@@ -1,4 +1,6 @@
-"""Channel arithmetic of the mobile networks."""
+"""Channels: how many, and in which order."""
+
+import keras
 
 
 def make_divisible(value: float, divisor: int, minimum: int | None = None) -> int:
@@ -6,3 +8,14 @@ def make_divisible(value: float, divisor: int, minimum: int | None = None) -> in
     minimum = divisor if minimum is None else minimum
     rounded = max(minimum, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class ReverseChannels(keras.layers.Layer):
+    """RGB becomes BGR: [B, H, W, C] -> [B, H, W, C]."""
+
+    def call(self, inputs):
+        return inputs[..., ::-1]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

@@ -1,7 +1,22 @@
-"""Average pooling of the image-level feature."""
+"""Max pooling as Caffe and PyTorch pad it, average pooling of the image-level feature."""
 
 import keras
-from keras import ops
+from keras import layers, ops
+
+
+def max_pool(x, strides: int, *, ceil_mode: bool, name: str):
+    """3x3 max pool padded by one on all sides: [B, H, W, C] -> [B, h, w, C].
+
+    With stride 2 and `ceil_mode` an even side n gives n / 2 + 1, as Caffe rounds; without, n / 2.
+    Odd sides are (n + 1) / 2 in either case.
+
+    Args:
+        x: not negative: what it is padded with are zeros, as good as the lowest number there.
+    """
+    # Where the last window ends beside the padding, the row added for ceil mode isn't read.
+    end = 1 + (ceil_mode and strides == 2)
+    x = layers.ZeroPadding2D(((1, end), (1, end)), name=f"{name}.pad")(x)
+    return layers.MaxPooling2D(3, strides, padding="valid", name=name)(x)
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")

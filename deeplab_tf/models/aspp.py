@@ -1,10 +1,11 @@
-"""Atrous spatial pyramid pooling (v3, https://arxiv.org/abs/1706.05587, Sec. 3.3)."""
+"""Atrous spatial pyramid pooling: v3's (https://arxiv.org/abs/1706.05587, Sec. 3.3) and v2's."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from keras import layers
+from keras import initializers, layers
 
+from deeplab_tf.layers.atrous import AtrousConv2D
 from deeplab_tf.layers.conv import (
     HEAD_BN,
     BatchNormSettings,
@@ -105,3 +106,27 @@ def aspp(
     if squeeze_and_excitation and pooled is not None:
         y = layers.Multiply(name="aspp.gate")([y, pooled])
     return y
+
+
+def summed_logits(
+    x, num_classes: int, *, atrous_rates: Sequence[int], kernel_size: int, use_bias: bool = True
+):
+    """One convolution per rate, summed: [B, H, W, C] -> [B, H, W, num_classes].
+
+    With several rates that is ASPP as v2 introduced it (https://arxiv.org/abs/1606.00915,
+    Sec. 3.2); there is neither batch norm nor activation.
+    """
+    branches = []
+    for i, rate in enumerate(atrous_rates):
+        convolution = AtrousConv2D if rate > 1 else layers.Conv2D
+        branch = convolution(
+            num_classes,
+            kernel_size,
+            padding="same",
+            dilation_rate=rate,
+            use_bias=use_bias,
+            kernel_initializer=initializers.TruncatedNormal(stddev=0.01),
+            name="logits.semantic" + (f"_{i}" if i else ""),
+        )
+        branches.append(branch(x))
+    return layers.Add(name="logits.add")(branches) if len(branches) > 1 else branches[0]

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import initializers, layers
+from keras import layers
 
 from deeplab_tf import keys
 from deeplab_tf.backbones import BACKBONES, Backbone
 from deeplab_tf.errors import InputError
 from deeplab_tf.layers.conv import HEAD_BN, BatchNormSettings, conv_bn_act
 from deeplab_tf.layers.resize import ResizeLike, scale_dimension
-from deeplab_tf.models.aspp import aspp
+from deeplab_tf.models.aspp import aspp, summed_logits
 from deeplab_tf.models.auxiliary import auxiliary_head
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.decoder import decoder_stage
@@ -104,7 +104,7 @@ class DeepLabV3(SegmentationModel):
         decoder_use_separable_conv, decoder_use_sum_merge, decoder_filters,
             decoder_output_is_logits: see `decoder_stage`.
         decoder_projection_filters: channels of the projected low-level features (official: 48).
-        decoder_num_convs, decoder_kernel_size: convolutions of a stage.
+        decoder_num_convs, decoder_kernel_size: convolutions behind a stage's concatenation.
         decoder_low_level_first: the low-level features' place in its concatenation.
         auxiliary_endpoint: "res3" or "res4" gives the model a second head there, for a loss in
             training. It then returns {"semantic_logits", "auxiliary_logits"}.
@@ -135,6 +135,7 @@ class DeepLabV3(SegmentationModel):
         divisible_by: int | None = None,
         new_rate_at_once: bool = False,
         use_bounded_activation: bool = False,
+        pool_ceil_mode: bool = False,
         nas_architecture_options: dict | None = None,
         add_image_level_feature: bool = True,
         image_pooling_crop_size: Sequence[int] | None = None,
@@ -210,6 +211,11 @@ class DeepLabV3(SegmentationModel):
 
         if head_num_convs and decoder_output_stride:
             raise InputError("head_num_convs needs a model without a decoder.")
+        if decoder_use_sum_merge and (decoder_num_convs, decoder_kernel_size) != (2, 3):
+            raise InputError(
+                "decoder_num_convs and decoder_kernel_size are of the convolutions behind a "
+                "concatenation; decoder_use_sum_merge has none."
+            )
         for i in range(head_num_convs):
             x = endpoints["head"] = conv_bn_act(
                 x,
@@ -245,20 +251,20 @@ class DeepLabV3(SegmentationModel):
         if not (decoder_output_stride and decoder_output_is_logits):
             rates = (1,) if aspp_with_batch_norm or not atrous_rates else tuple(atrous_rates)
             shape: dict[str, Any] = dict(kernel_size=logits_kernel_size, use_bias=logits_use_bias)
-            x = _logits(x, num_classes, rates=rates, **shape)
+            x = summed_logits(x, num_classes, atrous_rates=rates, **shape)
         elif decoder_filters != num_classes:
             raise InputError(
                 f"decoder_output_is_logits needs decoder_filters = num_classes ({num_classes}); "
                 f"got {decoder_filters}."
             )
         endpoints["logits"] = x
-        outputs = _output(x, image, keys.SEMANTIC_LOGITS, arguments)
+        outputs = semantic_output(x, image, arguments)
         if auxiliary_endpoint is not None:
             x = auxiliary_head(_auxiliary_features(features, auxiliary_endpoint), num_classes)
             endpoints["auxiliary"] = x
             outputs = {
                 keys.SEMANTIC_LOGITS: outputs,
-                keys.AUXILIARY_LOGITS: _output(x, image, keys.AUXILIARY_LOGITS, arguments),
+                keys.AUXILIARY_LOGITS: semantic_output(x, image, arguments, keys.AUXILIARY_LOGITS),
             }
 
         super().__init__(image, outputs, name=name, **kwargs)
@@ -294,6 +300,7 @@ def backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> 
         "divisible_by": None,
         "new_rate_at_once": False,
         "use_bounded_activation": False,
+        "pool_ceil_mode": False,
         "nas_architecture_options": None,
     }
     for option, default in defaults.items():
@@ -368,26 +375,9 @@ def _auxiliary_features(features: dict, name: str):
     return features[name]
 
 
-def _output(x, image, name: str, arguments: dict[str, Any]):
+def semantic_output(x, image, arguments: dict[str, Any], name: str = keys.SEMANTIC_LOGITS):
     """float32 logits under the name of an output, at the picture's size if so wanted."""
     if arguments["upsample_logits"]:
         resize = ResizeLike(align_corners=arguments["align_corners"], name=name, dtype="float32")
         return resize([x, image])
     return layers.Activation("linear", name=name, dtype="float32")(x)
-
-
-def _logits(x, num_classes: int, *, kernel_size: int, use_bias: bool, rates: tuple[int, ...]):
-    """One convolution per rate, summed: [B, H, W, C] -> [B, H, W, num_classes]."""
-    branches = [
-        layers.Conv2D(
-            num_classes,
-            kernel_size,
-            padding="same",
-            dilation_rate=rate,
-            use_bias=use_bias,
-            kernel_initializer=initializers.TruncatedNormal(stddev=0.01),
-            name="logits.semantic" + (f"_{i}" if i else ""),
-        )(x)
-        for i, rate in enumerate(rates)
-    ]
-    return layers.Add(name="logits.add")(branches) if len(branches) > 1 else branches[0]

@@ -14,13 +14,19 @@ NETWORKS = [
     ("mobilenet_v2", {}, "MobileNetV2"),
     ("mobilenet_v3_large", {"depth_multiplier": 0.75}, "MobileNetV3Large"),
     ("mobilenet_v3_small", {}, "MobileNetV3Small"),
+    ("resnet_50_caffe", {}, "ResNet50"),
 ]
+# What a network of keras.applications wants of pixels; MobileNetV3 has its normalisation inside.
+NORMALIZED = {
+    "MobileNetV2": lambda pixels: pixels / 127.5 - 1,
+    "ResNet50": lambda pixels: pixels[..., ::-1] - np.float32([104.008, 116.669, 122.675]),
+}
 
 
-def _random(network, alpha):
+def _random(network, **width):
     """A model of keras.applications with random weights, statistics included, and raw logits."""
     model = getattr(keras.applications, network)(
-        input_shape=(64, 96, 3), alpha=alpha, weights=None, classifier_activation=None
+        input_shape=(64, 96, 3), weights=None, classifier_activation=None, **width
     )
     random = np.random.RandomState(0)
     for weight in model.weights:
@@ -34,14 +40,14 @@ def _random(network, alpha):
 
 @pytest.mark.parametrize(("backbone", "options", "network"), NETWORKS)
 def test_logits_are_those_of_keras_applications(backbone, options, network):
-    theirs = _random(network, options.get("depth_multiplier", 1.0))
+    width = {"alpha": options.get("depth_multiplier", 1.0)} if "Mobile" in network else {}
+    theirs = _random(network, **width)
     ours = dl.ImageClassifier(1000, backbone, **options)
     arrays, origins = read_keras_applications(ours, theirs)
     loaded = assign(ours, checkpoints.Source("theirs", "random", arrays, origins))
-    assert len(loaded.variables) == len(theirs.weights)
+    assert len(loaded.variables) == len(ours.weights)
     pixels = np.random.RandomState(1).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
-    # MobileNetV3 has its normalisation inside there too.
-    given = pixels / 127.5 - 1 if backbone == "mobilenet_v2" else pixels
+    given = NORMALIZED.get(network, lambda pixels: pixels)(pixels)
     wanted = np.asarray(theirs(given, training=False))
     # The two pictures' answers differ, so the comparison can fail.
     spread = np.abs(wanted[0] - wanted[1]).max()
@@ -54,7 +60,7 @@ def test_logits_are_those_of_keras_applications(backbone, options, network):
 
 
 def test_a_segmentation_model_takes_the_backbone(monkeypatch):
-    theirs = _random("MobileNetV2", 0.35)
+    theirs = _random("MobileNetV2", alpha=0.35)
     monkeypatch.setattr(keras.applications, "MobileNetV2", lambda alpha, weights: theirs)
     model = dl.DeepLabV3Plus(3, "mobilenet_v2", **NETWORKS[0][1], decoder_filters=8)
     loaded = dl.checkpoints.load(model, "keras_applications")
@@ -81,7 +87,7 @@ def test_what_keras_says_of_a_download_is_told_in_one_line(monkeypatch):
     ("backbone", "options", "words"),
     [
         ("resnet_v1_18", {}, "none of this kind"),
-        ("resnet_v1_50", {}, "its strides are in other layers there"),
+        ("resnet_v1_50", {}, "its strides are in other layers there.*take resnet_50_caffe"),
         ("mobilenet_v3_large_seg", {}, "half the width of the one there; take mobilenet_v3_large"),
         ("mobilenet_v2", {"depth_multiplier": 0.5}, "build the model with divisible_by=8"),
         ("mobilenet_v3_small", {"depth_multiplier": 0.5}, "alpha=0.5: If imagenet weights"),
@@ -91,3 +97,49 @@ def test_another_architecture_is_refused_with_the_reason(backbone, options, word
     model = dl.ImageClassifier(3, backbone, **options)
     with pytest.raises(dl.InputError, match=words):
         dl.checkpoints.load(model, "keras_applications")
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    """VGG-16 of keras.applications, with sixteen times fewer filters in its dense layers."""
+    layers = keras.layers
+    body = keras.applications.VGG16(include_top=False, input_shape=(224, 224, 3), weights=None)
+    x = layers.Flatten()(body.output)
+    for name, width in (("fc1", 256), ("fc2", 256), ("predictions", 10)):
+        x = layers.Dense(width, name=name)(x)
+    return keras.Model(body.input, x)
+
+
+def test_vggs_dense_layers_become_convolutions(vgg):
+    model = dl.DeepLabV1(3, fc6_filters=256, fc6_kernel_size=7, atrous_rates=(1,), output_stride=32)
+    arrays, origins = read_keras_applications(model, vgg)
+    loaded = assign(model, checkpoints.Source("vgg", "random", arrays, origins))
+    assert loaded.backbone_only
+    assert loaded.new == ("fc8/kernel", "fc8/bias")
+    # What fc6 makes of the middle of a 7x7 map is what the dense layer makes of it all.
+    map_ = np.random.RandomState(0).uniform(0, 1, (1, 7, 7, 512)).astype("float32")
+    ours = model.get_layer("vgg_16.fc6")(map_)[:, 3, 3]
+    theirs = vgg.get_layer("fc1")(map_.reshape(1, -1))
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), atol=1e-4)
+
+
+def test_a_smaller_field_of_view_takes_rows_and_filters_at_equal_distances(vgg):
+    model = dl.DeepLabV2(3, "vgg_16", fc6_filters=86, atrous_rates=(6, 12), image_pyramid=(1.0,))
+    arrays, origins = read_keras_applications(model, vgg)
+    assert assign(model, checkpoints.Source("vgg", "random", arrays, origins)).backbone_only
+    dense = np.asarray(vgg.get_layer("fc1").kernel).reshape(7, 7, 512, 256)
+    for branch in (1, 2):
+        kernel = np.asarray(model.get_layer(f"vgg_16.fc6_{branch}").kernel)
+        np.testing.assert_array_equal(kernel, dense[::3, ::3, :, ::3])
+        assert origins[f"vgg_16.fc6_{branch}/kernel"] == "fc1/kernel"
+        second = np.asarray(model.get_layer(f"vgg_16.fc7_{branch}").kernel)[0, 0]
+        np.testing.assert_array_equal(second, np.asarray(vgg.get_layer("fc2").kernel)[::3, ::3])
+    np.testing.assert_array_equal(
+        np.asarray(model.get_layer("vgg_16.conv5_3").kernel),
+        np.asarray(vgg.get_layer("block5_conv3").kernel),
+    )
+
+
+def test_an_image_classifier_of_vgg_is_refused(vgg):
+    with pytest.raises(dl.InputError, match="DeepLabV1 and DeepLabV2 take them"):
+        read_keras_applications(dl.ImageClassifier(3, "vgg_16"), vgg)

@@ -18,14 +18,18 @@ LOW_LEVEL = ("stride4", "stride8", "stride16")
 
 @pytest.fixture(scope="module", params=sorted(dl.BACKBONES))
 def networks(request, narrow_model):
+    return _networks(narrow_model, request.param)
+
+
+def _networks(narrow_model, backbone, **options):
     """{output stride: model}, finest first, with the paper's rates and the same weights."""
     models = {}
-    for stride in sorted(dl.BACKBONES[request.param].output_strides):
-        models[stride] = narrow_model(request.param, output_stride=stride)
+    for stride in sorted(dl.BACKBONES[backbone].output_strides):
+        models[stride] = narrow_model(backbone, output_stride=stride, **options)
         _open_gates(models[stride])
     finest, *others = models.values()
     for model in others:
-        assert _copy_what_fits(finest, model) == [] or request.param == "nas_pnasnet"
+        assert _copy_what_fits(finest, model) == [] or backbone == "nas_pnasnet"
     return models
 
 
@@ -150,6 +154,20 @@ def _leave_strides_out(models):
             assign_variables(coarse, {w.path: np.asarray(w) for w in fine.weights})
 
 
+def _keep_the_window_of_pools(models):
+    """A pool behind an atrous convolution goes on to see the nearest pixels, as the paper's does.
+
+    Up to there features are equal; at stride 8 the last pool then has other neighbours.
+    """
+    _are_equal({stride: model for stride, model in models.items() if stride > 8})
+    features = _features(models[8]), _features(models[16])
+    _assert_equal(*features, LOW_LEVEL)
+    assert _difference(features[0]["backbone"], features[1]["backbone"]) > 0.01
+    last = "vgg_16.conv5_3.relu"
+    before = [np.asarray(_part(models[stride], "image", last)(IMAGE)) for stride in (8, 16)]
+    assert _difference(*before) <= 2e-5
+
+
 # How the features of those relate that aren't simply equal; nor are they in the original code.
 RELATIONS = {
     "mobilenet_v3_small_seg": _gain_a_residual,
@@ -160,12 +178,28 @@ RELATIONS = {
         {16: "hnasnet.downsample_os16_conv", 32: "hnasnet.downsample_os32_conv"}
     ),
     "nas_pnasnet": _leave_strides_out,
+    "vgg_16": _keep_the_window_of_pools,
 }
 
 
 def test_atrous_features_equal_dense_features_subsampled(networks):
     backbone = networks[32].get_config()["backbone"]
     RELATIONS.get(backbone, _are_equal)(networks)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer", "stages"),
+    [
+        ("mobilenet_v2", "MobilenetV2.expanded_conv_{}.depthwise", (6, 13)),
+        ("resnet_50_torch", "resnet_50.block{}.unit_1.bottleneck_v1.conv2", (3, 4)),
+    ],
+)
+def test_the_layer_that_loses_its_stride_may_take_the_new_rate(
+    backbone, layer, stages, narrow_model
+):
+    networks = _networks(narrow_model, backbone, new_rate_at_once=True)
+    layers = dict(zip((16, 32), map(layer.format, stages), strict=True))
+    _take_the_new_rate_at_once(layers)(networks)
 
 
 def test_any_size_goes_in_and_logits_of_that_size_come_out(networks):

@@ -105,7 +105,7 @@ NAMES = {
     "nas_pnasnet": ["pnasnet.classification_head_conv/kernel", "pnasnet.logits/kernel"],
     "nas_hnasnet": ["hnasnet.downsample_os32_conv/kernel", "hnasnet.logits/kernel"],
 }
-DROPOUT = {"mobile": 0.2, "xception": 0.5, "resnet": 0.0, "nas": 0.0}
+DROPOUT = {"mobile": 0.2, "xception": 0.5, "resnet": 0.0, "nas": 0.0, "vgg": 0.5}
 
 
 @pytest.mark.parametrize("backbone", sorted(dl.BACKBONES))

@@ -40,6 +40,8 @@ def test_several_decoder_stages_end_at_the_finest():
         ({"output_stride": 7}, r"is one of \[8, 16, 32\]; got 7"),
         ({"decoder_output_stride": (2,)}, "got 2"),
         ({"multi_grid": (1, 2, 4)}, "doesn't have this option"),
+        ({"decoder_use_sum_merge": True, "decoder_num_convs": 1}, "behind a concatenation"),
+        ({"decoder_use_sum_merge": True, "decoder_kernel_size": 5}, "behind a concatenation"),
         (
             {
                 "decoder_output_stride": (4,),

@@ -13,6 +13,7 @@ BACKBONES = sorted(dl.BACKBONES)
 # Those that only add units or width to another are built by the same code.
 DEEPER = {
     *("resnet_v1_50", "resnet_v1_101", "resnet_v1_101_beta", "resnet_101_torch"),
+    *("resnet_101_caffe", "resnet_101_garden"),
     *("resnet_v1c_101", "xception_65", "xception_71", "mobilenet_v3_large", "mobilenet_v3_small"),
 }
 # One of each kind; they have every layer of our own.
