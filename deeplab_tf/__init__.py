@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 # and commands that need no model never load TensorFlow.
 _PUBLIC = {
     "BACKBONES": "deeplab_tf.backbones",
+    "DeepLabV1": "deeplab_tf.models.deeplab_v1",
+    "DeepLabV2": "deeplab_tf.models.deeplab_v2",
     "DeepLabV3": "deeplab_tf.models.deeplab_v3",
     "DeepLabV3Plus": "deeplab_tf.models.deeplab_v3_plus",
     "ImageClassifier": "deeplab_tf.models.classifier",

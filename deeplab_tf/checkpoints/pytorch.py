@@ -1,17 +1,19 @@
 """State dicts of PyTorch models: names and layouts.
 
 The models are torchvision's DeepLabV3 and those of the DeepLabV3Plus-Pytorch repository, both
-built here on the `_torch` backbones, and MMSegmentation's, on the `resnet_v1c` ones.
+built here on the `_torch` backbones, MMSegmentation's, on the `resnet_v1c` ones, and those of the
+Caffe releases of v1 and v2: deeplab-pytorch's ResNet-101, and VGG-16 by the names of its prototxt.
 """
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import keras
 import numpy as np
 from keras import layers
 
+from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.checkpoints.pytorch_file import read_state_dict
 
 _VARIABLES = {
@@ -35,6 +37,8 @@ _MMSEG_MODULES = {
     r"decoder\.feature_projection0": r"c1_bottleneck",
     r"decoder\.decoder_conv(\d+)_(depthwise|pointwise)": r"sep_bottleneck.\1.\2_conv",
 }
+# Convolutions of a unit in deeplab-pytorch.
+_CAFFE_CONVS = {0: "shortcut", 1: "reduce", 2: "conv3x3", 3: "increase"}
 # Blocks of MobileNetV2 that the repository calls low-level features.
 _LOW_LEVEL_BLOCKS = 4
 
@@ -47,7 +51,7 @@ class PyTorchNames:
         names: of the state dict. The sources name the head differently.
     """
 
-    def __init__(self, model: keras.Model, names: Iterable[str]):
+    def __init__(self, model: keras.Model, names: Collection[str]):
         self._layers = {layer.name for layer in model.layers}
         config = model.get_config()
         self._rates = len(config.get("atrous_rates") or ())
@@ -58,7 +62,16 @@ class PyTorchNames:
         wrapped = any(name.startswith("classifier.classifier.0.convs.") for name in names)
         self._head = "classifier.classifier" if wrapped else "classifier"
         self._mmseg = any(name.startswith(_MMSEG_HEAD) for name in names)
+        self._caffe = any(".reduce.conv." in name for name in names)
+        # What shares a network between scales calls it its base.
+        self._base = "base." if any(name.startswith("base.") for name in names) else ""
+        self._has_fc = "fc.weight" in names
+        self._fc8 = "fc8_voc12" if any(name.startswith("fc8_voc12") for name in names) else "fc8"
         self._paths = {self.source_name(w.path, model): w.path for w in model.weights}
+        if self._has_fc and "logits.semantic_1" in self._layers:
+            # The initial weights of v2: a network without ASPP. Only its backbone is of use here.
+            scope = BACKBONES[config["backbone"]].scope
+            self._paths |= {f"fc.{v}": f"{scope}.logits/{v}" for v in ("weight", "bias")}
 
     def variable_path(self, name: str, model: keras.Model) -> str:
         """Our path of a variable; a name that the model doesn't have stays as it is."""
@@ -83,16 +96,23 @@ class PyTorchNames:
     def _modules(self, layer: str) -> tuple[str, str]:
         """(convolution, batch norm): PyTorch's modules for a convolution of ours."""
         for pattern, modules in (
-            (r"resnet_\d+\.(.+)", self._resnet),
+            (r"resnet_\d+\.(.+)", self._caffe_resnet if self._caffe else self._resnet),
+            (r"vgg_16\.(.+)", lambda layer: (layer, layer)),
+            (r"fc8(.*)", lambda suffix: (self._fc8 + suffix,) * 2),
             (r"MobilenetV3\.(.+)", self._mobilenet_v3),
             (r"MobilenetV2\.(.+)", self._mobilenet_v2),
             (r"(auxiliary\..+)", self._mmseg_auxiliary if self._mmseg else self._auxiliary),
-            (r"(.+)", self._mmseg_head if self._mmseg else self._head_modules),
+            (r"(.+)", self._head_rule()),
         ):
             found = re.fullmatch(pattern, layer)
             if found:
                 return modules(found[1])
         return layer, f"{layer}.BatchNorm"
+
+    def _head_rule(self) -> Callable[[str], tuple[str, str]]:
+        if self._mmseg:
+            return self._mmseg_head
+        return self._caffe_head if self._caffe else self._head_modules
 
     def _resnet(self, layer: str) -> tuple[str, str]:
         if layer == "conv1":
@@ -105,6 +125,20 @@ class PyTorchNames:
         if not conv:
             return f"{scope}.downsample.0", f"{scope}.downsample.1"
         return f"{scope}.conv{conv}", f"{scope}.bn{conv}"
+
+    def _caffe_resnet(self, layer: str) -> tuple[str, str]:
+        if layer == "conv1":
+            return f"{self._base}layer1.conv1.conv", f"{self._base}layer1.conv1.bn"
+        stage, unit, conv = _numbers(r"block(\d+)\.unit_(\d+)\.\w+\.(?:conv(\d)|shortcut)", layer)
+        module = f"{self._base}layer{stage + 1}.block{unit}.{_CAFFE_CONVS[conv]}"
+        return f"{module}.conv", f"{module}.bn"
+
+    def _caffe_head(self, layer: str) -> tuple[str, str]:
+        found = re.fullmatch(r"logits\.semantic(?:_(\d+))?", layer)
+        if not found:
+            return layer, f"{layer}.BatchNorm"
+        module = "fc" if self._has_fc else f"{self._base}aspp.c{int(found[1] or 0)}"
+        return module, module
 
     def _mobilenet_v3(self, layer: str) -> tuple[str, str]:
         if layer == "Conv":

@@ -9,16 +9,17 @@ def scale_dimension(size: int, scale: float) -> int:
     return int((float(size) - 1.0) * scale + 1.0)
 
 
-def _source_positions(size_in: int, size_out: int, align_corners: bool = True):
+def _source_positions(size_in, size_out, align_corners: bool = True, scale: float | None = None):
     """Where each output row reads: float32 [size_out], products in float32 as the kernels do."""
     if not align_corners:
-        scale = ops.cast(size_in / size_out, "float32")
-        return ops.maximum((ops.arange(size_out, dtype="float32") + 0.5) * scale - 0.5, 0.0)
+        step = 1 / scale if scale else size_in / size_out
+        rows = ops.arange(size_out, dtype="float32")
+        return ops.maximum((rows + 0.5) * ops.cast(step, "float32") - 0.5, 0.0)
     scale = (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
     return ops.arange(size_out, dtype="float32") * ops.cast(scale, "float32")
 
 
-def resize_bilinear(x, size, *, align_corners: bool = True):
+def resize_bilinear(x, size, *, align_corners: bool = True, scale: float | None = None):
     """Bilinear resize: [B, H, W, C] -> [B, size[0], size[1], C].
 
     Args:
@@ -26,13 +27,15 @@ def resize_bilinear(x, size, *, align_corners: bool = True):
         size: (height, width), integers or, in a TensorFlow graph, scalar tensors.
         align_corners: corner pixels lie on corner pixels. False takes pixels for squares and
             reads at their centres ("half-pixel"), PyTorch's default.
+        scale: of pixels to pixels, where it isn't exactly that of the sizes because they were
+            rounded; without aligned corners only.
 
     Returns:
         A tensor of x's dtype (float32 if x isn't a float).
     """
     dtype = x.dtype if "float" in keras.backend.standardize_dtype(x.dtype) else "float32"
     wide = ops.cast(x, "float32")
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and scale is None:
         import tensorflow as tf
 
         resized = tf.raw_ops.ResizeBilinear(
@@ -43,8 +46,8 @@ def resize_bilinear(x, size, *, align_corners: bool = True):
         )
         return ops.cast(resized, dtype)
     for axis, size_out in ((1, size[0]), (2, size[1])):
-        size_in = wide.shape[axis]
-        position = _source_positions(size_in, size_out, align_corners)
+        size_in = ops.shape(wide)[axis]
+        position = _source_positions(size_in, size_out, align_corners, scale)
         lower = ops.clip(ops.cast(ops.floor(position), "int32"), 0, size_in - 1)
         upper = ops.minimum(lower + 1, size_in - 1)
         weight = ops.reshape(
@@ -83,7 +86,8 @@ class ResizeLike(keras.layers.Layer):
 
     [[B, h, w, C], [B, H, W, D]] -> [B, H, W, C], bilinear, see `resize_bilinear`. A whole factor
     can't do this: 33 has to become 129, not 132. With a `scale` the sides are
-    `scale_dimension` of the second input's.
+    `scale_dimension` of the second input's, or without aligned corners its sides times `scale`,
+    rounded down, at pixels that are `scale` apart nonetheless: as PyTorch scales by a factor.
     """
 
     def __init__(self, scale: float = 1.0, align_corners: bool = True, **kwargs):
@@ -94,7 +98,11 @@ class ResizeLike(keras.layers.Layer):
     def _target(self, side):
         if side is None or self.scale == 1.0:
             return side
-        if isinstance(side, int):
+        fixed = isinstance(side, int)
+        if not self.align_corners:
+            scaled = (side if fixed else ops.cast(side, "float32")) * self.scale
+            return int(scaled) if fixed else ops.cast(scaled, "int32")
+        if fixed:
             return scale_dimension(side, self.scale)
         return ops.cast((ops.cast(side, "float32") - 1.0) * self.scale + 1.0, "int32")
 
@@ -104,7 +112,13 @@ class ResizeLike(keras.layers.Layer):
         # Open sides are symbolic tensors, which can't be compared here.
         if all(isinstance(side, int) for side in size) and tuple(x.shape[1:3]) == size:
             return x
-        return resize_bilinear(x, size, align_corners=self.align_corners)
+        by_factor = self.scale != 1.0 and not self.align_corners
+        return resize_bilinear(
+            x,
+            size,
+            align_corners=self.align_corners,
+            scale=self.scale if by_factor else None,
+        )
 
     def compute_output_shape(self, input_shape):
         (batch, _, _, channels), reference = input_shape

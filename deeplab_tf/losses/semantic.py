@@ -27,6 +27,9 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
         hard_example_mining_step: steps over which that share goes down from 1, linearly.
         upsample_logits: bring the logits to the labels' size; False brings the labels to the
             logits' (nearest, corners aligned).
+        label_stride: every how many rows and columns of the labels count. With logits that a model
+            made at that stride and resized with aligned corners, that is the loss at the model's
+            own stride, as v1 and v2 have it.
         gt_is_matting_map: labels are float confidences of class 1 of two classes.
         step: a variable that counts training steps, for the ramp.
     """
@@ -40,6 +43,7 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
         top_k_percent_pixels: float = 1.0,
         hard_example_mining_step: int = 0,
         upsample_logits: bool = True,
+        label_stride: int = 1,
         gt_is_matting_map: bool = False,
         step=None,
         name: str = "softmax_cross_entropy",
@@ -53,12 +57,15 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
             )
         if not 0.0 < top_k_percent_pixels <= 1.0:
             raise InputError(f"top_k_percent_pixels is in (0, 1]; got {top_k_percent_pixels}.")
+        if label_stride < 1:
+            raise InputError(f"label_stride is at least 1; got {label_stride}.")
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.class_weights = weights
         self.top_k_percent_pixels = top_k_percent_pixels
         self.hard_example_mining_step = hard_example_mining_step
         self.upsample_logits = upsample_logits
+        self.label_stride = label_stride
         self.gt_is_matting_map = gt_is_matting_map
         self.step = step
 
@@ -71,6 +78,9 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
         else:
             target = tuple(ops.shape(logits)[1:3])
             labels = ops.squeeze(resize_nearest(labels[..., None], target), axis=-1)
+        if self.label_stride > 1 and self.upsample_logits:
+            step = self.label_stride
+            labels, logits = labels[:, ::step, ::step], logits[:, ::step, ::step]
         labels = ops.reshape(labels, (-1,))
         logits = ops.reshape(logits, (-1, self.num_classes))
         counted = labels != self.ignore_label
@@ -124,6 +134,7 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
             "top_k_percent_pixels": self.top_k_percent_pixels,
             "hard_example_mining_step": self.hard_example_mining_step,
             "upsample_logits": self.upsample_logits,
+            "label_stride": self.label_stride,
             "gt_is_matting_map": self.gt_is_matting_map,
         }
 

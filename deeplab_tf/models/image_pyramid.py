@@ -1,6 +1,9 @@
 """One network at several scales of the picture, as DeepLabv2 introduced it
 (https://arxiv.org/abs/1606.00915, Sec. 4.1) and the official code keeps it."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -18,25 +21,83 @@ def logits_stride(model: SegmentationModel) -> int:
     return min([*config.get("decoder_output_stride", ()), config["output_stride"]])
 
 
-def scaled_logits(model: keras.Model, image, scale: float, *, largest: float, stride: int):
-    """Logits of the picture taken at `scale`, at the size that `largest` scale would give.
+def scale_picture(image, scale: float, *, align_corners: bool = True):
+    """[B, H, W, 3] -> the picture at that scale, see `ResizeLike`."""
+    if scale == 1.0:
+        return image
+    return ResizeLike(scale, align_corners, name=f"image_{scale_suffix(scale)}")([image, image])
+
+
+def logits_on_grid(logits, image, *, scale: float, largest: float, stride: int):
+    """Logits of the picture at `scale`, at the size that `largest` scale would give.
 
     Args:
-        model: image [B, h, w, 3] -> logits at its own stride.
-        image: [B, H, W, 3], RGB 0..255.
-        scale: of the picture, by `scale_dimension`.
+        logits: [B, h, w, C].
+        image: [B, H, W, 3], the whole picture.
+        scale: names the layer.
         largest: the largest scale among those to be merged; below one counts as one.
         stride: of the logits.
 
     Returns:
-        [B, h', w', num_classes], h' = scale_dimension(H, max(1, largest) / stride).
+        [B, h', w', C], h' = scale_dimension(H, max(1, largest) / stride).
     """
-    suffix = f"{scale:.2f}".replace(".", "_")
-    scaled = image
-    if scale != 1.0:
-        scaled = ResizeLike(scale, name=f"image_{suffix}")([image, image])
-    target = ResizeLike(max(1.0, largest) / stride, name=f"logits_{suffix}")
-    return target([model(scaled), image])
+    resize = ResizeLike(max(1.0, largest) / stride, name=f"logits_{scale_suffix(scale)}")
+    return resize([logits, image])
+
+
+def scale_suffix(scale: float) -> str:
+    """0.5 -> "0_50", for layer names."""
+    return f"{scale:.2f}".replace(".", "_")
+
+
+def merge_scales(
+    network: Callable[[Any, float], Any],
+    image,
+    image_pyramid: Sequence[float],
+    *,
+    merge_method: str,
+    align_corners: bool,
+    stride: int,
+) -> tuple[Any, list, list]:
+    """Logits of one network at several scales of the picture, merged.
+
+    They meet at the size of the largest scale's. If all are smaller than the picture, the official
+    code has them meet at what the whole picture would give, see `logits_on_grid`.
+
+    Args:
+        network: (picture [B, h, w, 3], its scale) -> logits at its own stride.
+        image: [B, H, W, 3], RGB 0..255.
+        image_pyramid: scales of the picture.
+        merge_method: "max" or "avg".
+        align_corners: how to resize.
+        stride: of the logits.
+
+    Returns:
+        The merged logits, each scale's of the same size, and each scale's at its own.
+
+    Raises:
+        InputError: an unknown merge method or no scale.
+    """
+    if merge_method not in _MERGE:
+        raise InputError(f"merge_method is one of {[*_MERGE]}; got {merge_method!r}.")
+    if not image_pyramid:
+        raise InputError("image_pyramid needs at least one scale.")
+    own = [
+        network(scale_picture(image, scale, align_corners=align_corners), scale)
+        for scale in image_pyramid
+    ]
+    largest = max(image_pyramid)
+    meeting = own[list(image_pyramid).index(largest)]
+    resized = []
+    for scale, logits in zip(image_pyramid, own, strict=True):
+        if align_corners and largest < 1.0:
+            x = logits_on_grid(logits, image, scale=scale, largest=largest, stride=stride)
+        else:
+            name = f"logits_{scale_suffix(scale)}"
+            x = ResizeLike(align_corners=align_corners, name=name)([logits, meeting])
+        resized.append(x)
+    merge = _MERGE[merge_method](name="logits.merged")
+    return (merge(resized) if len(resized) > 1 else resized[0]), resized, own
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
@@ -64,22 +125,22 @@ class ImagePyramid(SegmentationModel):
         name: str = "image_pyramid",
         **kwargs,
     ):
-        if merge_method not in _MERGE:
-            raise InputError(f"merge_method is one of {[*_MERGE]}; got {merge_method!r}.")
-        if not image_pyramid:
-            raise InputError("image_pyramid needs at least one scale.")
         image = keras.Input(model.input.shape[1:], name=keys.IMAGE)
         shared = keras.Model(
             model.input, model.get_layer(model.endpoints["logits"]).output, name=model.name
         )
-        largest, stride = max(image_pyramid), logits_stride(model)
-        scales = [
-            scaled_logits(shared, image, scale, largest=largest, stride=stride)
-            for scale in image_pyramid
-        ]
-        x = _MERGE[merge_method](name="logits.merged")(scales) if len(scales) > 1 else scales[0]
+        align_corners = model.get_config().get("align_corners", True)
+        x, scales, _ = merge_scales(
+            lambda scaled, _: shared(scaled),
+            image,
+            image_pyramid,
+            merge_method=merge_method,
+            align_corners=align_corners,
+            stride=logits_stride(model),
+        )
         merged = x._keras_history.operation.name
-        logits = ResizeLike(name=keys.SEMANTIC_LOGITS, dtype="float32")([x, image])
+        resize = ResizeLike(align_corners=align_corners, name=keys.SEMANTIC_LOGITS, dtype="float32")
+        logits = resize([x, image])
         super().__init__(image, logits, name=name, **kwargs)
         names = {
             f"logits_{scale:.2f}": tensor._keras_history.operation.name

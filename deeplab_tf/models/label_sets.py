@@ -3,6 +3,12 @@
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import voc_colors
 
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between, over several lines."""
+    return tuple(" ".join(name.split()) for name in text.split(","))
+
+
 PASCAL_VOC = ModelInfo(
     classes=(
         *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
@@ -50,13 +56,42 @@ tray, ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, rad
 clock, flag
 """
 ADE20K = ModelInfo(
-    classes=tuple(" ".join(name.split()) for name in _ADE20K.split(",")),
+    classes=_names(_ADE20K),
     colors=voc_colors(151),
     ignore_label=0,
     image_size=(513, 513),
     resize="fit",
     source="Official TensorFlow DeepLab: ImageNet, then ADE20K train.",
     license="Apache-2.0",
+)
+# Things and stuff by their number in COCO, less one; eleven of the things were never labelled.
+_COCO_STUFF = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
+street sign, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear,
+zebra, giraffe, hat, backpack, umbrella, shoe, eye glasses, handbag, tie, suitcase, frisbee, skis,
+snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket,
+bottle, plate, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, mirror,
+dining table, window, desk, toilet, door, tv, laptop, mouse, remote, keyboard, cell phone,
+microwave, oven, toaster, sink, refrigerator, blender, book, clock, vase, scissors, teddy bear,
+hair drier, toothbrush, hair brush, banner, blanket, branch, bridge, building-other, bush, cabinet,
+cage, cardboard, carpet, ceiling-other, ceiling-tile, cloth, clothes, clouds, counter, cupboard,
+curtain, desk-stuff, dirt, door-stuff, fence, floor-marble, floor-other, floor-stone, floor-tile,
+floor-wood, flower, fog, food-other, fruit, furniture-other, grass, gravel, ground-other, hill,
+house, leaves, light, mat, metal, mirror-stuff, moss, mountain, mud, napkin, net, paper, pavement,
+pillow, plant-other, plastic, platform, playingfield, railing, railroad, river, road, rock, roof,
+rug, salad, sand, sea, shelf, sky-other, skyscraper, snow, solid-other, stairs, stone, straw,
+structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete,
+wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind,
+window-other, wood
+"""
+COCO_STUFF = ModelInfo(
+    classes=_names(_COCO_STUFF),
+    colors=voc_colors(182),
+    image_size=(513, 513),
+    resize="fit",
+    source="deeplab-pytorch: COCO, then COCO-Stuff 164k train.",
+    license="MIT",
 )
 PORTRAIT = ModelInfo(
     classes=("background", "person"),

@@ -31,10 +31,11 @@ def count(
     *,
     space_to_batch: bool = False,
 ) -> Counts:
-    """Counts a flat functional model; nothing is run.
+    """Counts a functional model; nothing is run.
 
     Args:
-        model: its convolutions and dense layers are called once each.
+        model: its convolutions and dense layers are called once each, but for those in a model
+            inside it, which counts once for each of its calls.
         image_size: (height, width). None takes the model's own: its fixed input, or `info`.
         space_to_batch: count as the papers did. TensorFlow 1 ran an atrous convolution (not a
             depthwise one) on a map cut into interleaved parts, after padding it to a multiple of
@@ -47,18 +48,32 @@ def count(
         image_size = own_size(model)
     if image_size is None:
         raise InputError(f"{model.name} takes pictures of any size; name one to count for.")
-    counted = [layer for layer in model.layers if _multiplies(layer)]
-    total = 0
-    if counted:
-        outputs = keras.Model(model.input, [layer.output for layer in counted])
-        found = outputs.compute_output_spec(keras.KerasTensor((1, *image_size, 3)))
-        # A model of one output may give it bare.
-        found = found if isinstance(found, list | tuple) else [found]
-        total = sum(
-            _positions(layer, spec.shape[1:-1], space_to_batch) * _per_position(layer)
-            for layer, spec in zip(counted, found, strict=True)
-        )
+    total = _multiply_adds(model, (image_size[0], image_size[1]), space_to_batch)
     return Counts(parameters(model), total, (image_size[0], image_size[1]))
+
+
+def _multiply_adds(model: keras.Model, size: tuple[int, int], space_to_batch: bool) -> int:
+    """Of one picture of that size."""
+    counted = [layer for layer in model.layers if _multiplies(layer)]
+    shared = [
+        (layer, node.input_tensors[0])
+        for layer in model.layers
+        if isinstance(layer, keras.Model)
+        for node in layer._inbound_nodes
+    ]
+    watched = [*(layer.output for layer in counted), *(picture for _, picture in shared)]
+    if not watched:
+        return 0
+    found = keras.Model(model.input, watched).compute_output_spec(keras.KerasTensor((1, *size, 3)))
+    # A model of one output may give it bare.
+    found = found if isinstance(found, list | tuple) else [found]
+    total = sum(
+        _positions(layer, spec.shape[1:-1], space_to_batch) * _per_position(layer)
+        for layer, spec in zip(counted, found, strict=False)
+    )
+    for (layer, _), spec in zip(shared, found[len(counted) :], strict=True):
+        total += _multiply_adds(layer, spec.shape[1:3], space_to_batch)
+    return total
 
 
 def parameters(model: keras.Model) -> int:

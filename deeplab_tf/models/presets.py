@@ -14,6 +14,8 @@ from deeplab_tf.models.base import (
     read_preset_folder,
     replace_arguments,
 )
+from deeplab_tf.models.deeplab_v1 import DeepLabV1
+from deeplab_tf.models.deeplab_v2 import DeepLabV2
 from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
 from deeplab_tf.models.info import ModelInfo, Preset
@@ -21,7 +23,7 @@ from deeplab_tf.models.macs import count
 from deeplab_tf.models.published import PRESETS
 
 MODEL_CLASSES: dict[str, type[SegmentationModel]] = {
-    cls.__name__: cls for cls in (DeepLabV3, DeepLabV3Plus)
+    cls.__name__: cls for cls in (DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus)
 }
 SHIPPED = Path(__file__).parent.parent / "presets"
 

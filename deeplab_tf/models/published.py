@@ -7,6 +7,7 @@ from deeplab_tf.models.dense_prediction_cell import DPC_CITYSCAPES
 from deeplab_tf.models.info import Preset
 from deeplab_tf.models.label_sets import ADE20K, CITYSCAPES, PASCAL_VOC, PORTRAIT
 from deeplab_tf.models.published_elsewhere import ELSEWHERE
+from deeplab_tf.models.published_first import FIRST
 
 _ZOO = "http://download.tensorflow.org/models"
 # No atrous branches and no decoder: the official mobile models. Their graphs were frozen at
@@ -83,6 +84,7 @@ def _auto_deeplab(filters: int) -> dict[str, Any]:
 _SCRATCH = dataclasses.replace(CITYSCAPES, source="Cityscapes train_fine, from random weights.")
 
 PRESETS: dict[str, Preset] = {
+    **FIRST,
     "deeplab_v3_mobilenet_v2_voc": Preset(
         "DeepLabV3",
         {"num_classes": 21, **_MOBILE},

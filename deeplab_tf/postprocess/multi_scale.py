@@ -8,7 +8,7 @@ from keras import ops
 from deeplab_tf import keys
 from deeplab_tf.layers.resize import ResizeLike, resize_bilinear, resize_nearest
 from deeplab_tf.models.base import SegmentationModel
-from deeplab_tf.models.image_pyramid import logits_stride, scaled_logits
+from deeplab_tf.models.image_pyramid import logits_on_grid, logits_stride, scale_picture
 
 
 def predict_probabilities(
@@ -44,13 +44,9 @@ def fused_model(
     align_corners = model.get_config().get("align_corners", True)
     answers = []
     for number, scale in enumerate(eval_scales):
+        logits = network(scale_picture(image, scale, align_corners=align_corners))["logits"]
         if align_corners:
-            logits = scaled_logits(
-                lambda x: network(x)["logits"], image, scale, largest=scale, stride=stride
-            )
-        else:
-            resize = ResizeLike(scale, align_corners=False)
-            logits = network(image if scale == 1 else resize([image, image]))["logits"]
+            logits = logits_on_grid(logits, image, scale=scale, largest=scale, stride=stride)
         # A model in itself: called twice, its layers keep their names.
         at_scale = keras.Model(image, logits, name=f"scale_{number}")
         for flip in (False, True) if add_flipped_images else (False,):

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from deeplab_tf import checkpoints
+from deeplab_tf import checkpoints, keys
 from deeplab_tf.checkpoints import tf1
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
+from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
 from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, preset_class
 from deeplab_tf.models.classifier import ImageClassifier
 from deeplab_tf.models.info import ModelInfo
@@ -34,11 +35,6 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
         _started_from(config, descriptor, say) if config.init else _new_model(config, descriptor)
     )
     _warn_of_unused_rates(model, config.image_size, say)
-    if isinstance(model.output, dict):
-        raise InputError(
-            "model.arguments: auxiliary_endpoint gives the model a second output, which this loop "
-            "has no loss for; leave it out, or train with model.fit."
-        )
     size = config.eval_size or config.image_size
     model.info = ModelInfo(
         classes=descriptor.classes,
@@ -75,7 +71,7 @@ def _warn_of_unused_rates(model: SegmentationModel, size: tuple[int, int], say) 
     """
     settings = model.get_config()
     stride = settings["output_stride"]
-    cell = settings["dense_prediction_cell_config"]
+    cell = settings.get("dense_prediction_cell_config")
     if cell is None:
         rates = [[rate, rate] for rate in settings["atrous_rates"]]
     else:
@@ -146,6 +142,8 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
 
 
 def _is_weights_only(init: str) -> bool:
+    if init == "keras_applications":
+        return True
     if (Path(init) / CONFIG_FILE).is_file():
         return preset_class(init) == ImageClassifier.__name__
     return Path(init).exists() or tf1.checkpoint_prefix(init) is not None
@@ -174,6 +172,42 @@ def class_weights(config: TrainConfig, descriptor: DatasetDescriptor):
             f"{descriptor.num_classes} classes: {_list(descriptor.classes)}."
         )
     return weights or 1.0
+
+
+def build_losses(
+    model: SegmentationModel, config: TrainConfig, descriptor: DatasetDescriptor, ignore: int, step
+) -> dict[str, Any]:
+    """Arguments of `compile`: the loss, or one for each output and what it counts."""
+    settings = config.loss
+
+    def loss(own_stride: bool = False) -> SoftmaxCrossEntropy:
+        return SoftmaxCrossEntropy(
+            descriptor.num_classes,
+            ignore,
+            class_weights=class_weights(config, descriptor),
+            top_k_percent_pixels=settings.top_k_percent_pixels,
+            hard_example_mining_step=settings.hard_example_mining_step,
+            upsample_logits=not own_stride,
+            label_stride=settings.label_stride,
+            step=step,
+        )
+
+    if not isinstance(model.output, dict):
+        return {"loss": loss()}
+    # The logits of a scale are at the stride that the scale has.
+    losses = {name: loss(name.startswith(f"{keys.SEMANTIC_LOGITS}_")) for name in model.output}
+    weights = {
+        name: 1.0 if name == keys.SEMANTIC_LOGITS else settings.auxiliary_weight for name in losses
+    }
+    return {"loss": losses, "loss_weights": weights}
+
+
+def for_each_output(model: SegmentationModel, batches):
+    """A dataset of pictures and labels, with the labels once for each output of the model."""
+    if not isinstance(model.output, dict):
+        return batches
+    names = list(model.output)
+    return batches.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
 
 
 def set_policy(name: str) -> None:

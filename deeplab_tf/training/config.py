@@ -85,12 +85,16 @@ class LossConfig:
     Attributes:
         class_weights: () for none, one number per class, or "auto": the inverse square root of
             each class's share, as counted when the records were written.
-        top_k_percent_pixels, hard_example_mining_step: see `SoftmaxCrossEntropy`.
+        top_k_percent_pixels, hard_example_mining_step, label_stride: see `SoftmaxCrossEntropy`.
+        auxiliary_weight: of the loss of each further output: of an auxiliary head (torchvision
+            has 0.5 there, MMSegmentation 0.4) or of a scale of DeepLabV2.
     """
 
     class_weights: tuple[float, ...] | str = ()
     top_k_percent_pixels: float = 1.0
     hard_example_mining_step: int = 0
+    label_stride: int = 1
+    auxiliary_weight: float = 1.0
 
     def __post_init__(self):
         check_types(self)
@@ -99,6 +103,8 @@ class LossConfig:
                 'loss.class_weights is "auto" or a list with one number per class; '
                 f"got {self.class_weights!r}."
             )
+        if self.auxiliary_weight < 0:
+            raise InputError(f"loss.auxiliary_weight is at least 0; got {self.auxiliary_weight}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +126,8 @@ class TrainConfig:
         freeze_batch_norm: keep the moving statistics; "auto" does so below 16 pictures a step
             when training starts from given weights.
         init: preset or run folder to start from; "" starts from random weights. An image
-            classifier's folder, or an official checkpoint, gives its weights to `model`.
+            classifier's folder, an official checkpoint, or "keras_applications" for those ImageNet
+            weights, gives its weights to `model`.
         evaluate_every, checkpoint_every: in steps.
         seed: of weights, order, augmentation and dropout.
         mixed_precision: "" or a Keras policy such as "mixed_bfloat16".

@@ -8,6 +8,7 @@ from keras import layers, ops
 # Layers after the backbone, found by a part of the name.
 LAST_LAYERS = (
     "logits",
+    "fc8",
     "image_pooling",
     "aspp",
     "concat_projection",

@@ -19,10 +19,15 @@ from deeplab_tf.datasets.determinism import make_deterministic
 from deeplab_tf.datasets.tfrecord import find_shards
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json, remove_leftovers, write_json
-from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.training import callbacks, state
-from deeplab_tf.training.build import build_model, build_optimizer, class_weights, set_policy
+from deeplab_tf.training.build import (
+    build_losses,
+    build_model,
+    build_optimizer,
+    for_each_output,
+    set_policy,
+)
 from deeplab_tf.training.config import TrainConfig, config_from_json
 from deeplab_tf.training.tensorboard import Board
 from deeplab_tf.training.validation import Validation
@@ -90,14 +95,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, say) -> SegmentationMod
     optimizer = build_optimizer(config, model)
     model.compile(
         optimizer=optimizer,
-        loss=SoftmaxCrossEntropy(
-            descriptor.num_classes,
-            ignore,
-            class_weights=class_weights(config, descriptor),
-            top_k_percent_pixels=config.loss.top_k_percent_pixels,
-            hard_example_mining_step=config.loss.hard_example_mining_step,
-            step=optimizer.iterations,
-        ),
+        **build_losses(model, config, descriptor, ignore, optimizer.iterations),
         # On a CPU, XLA makes depthwise convolutions 20 to 100 times slower; "auto" knows.
         jit_compile="auto",
     )
@@ -184,7 +182,7 @@ def _fit(model, config: TrainConfig, first: int, watch: list) -> None:
         try:
             with reading(config.data, config.train_split):
                 model.fit(
-                    batches,
+                    for_each_output(model, batches),
                     steps_per_epoch=end - step,
                     epochs=1 + whole,
                     # The stream has its own order; Keras warns if asked for another.

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from deeplab_tf import keys
 from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.pictures import colorize, contact_sheet
@@ -76,6 +77,8 @@ class Validation(StepCallback):
             entry = {
                 "step": step,
                 "loss": float(logs["loss"]) if "loss" in logs else None,
+                # Of a model with several outputs, each one's.
+                **{name: float(logs[name]) for name in logs if name.endswith("_loss")},
                 "learning_rate": rate,
                 **scores,
                 # What "best" goes by.
@@ -113,6 +116,8 @@ class Validation(StepCallback):
         for images, labels in _readable(batches, config.data, config.val_split):
             self._check(self.step)
             logits = self._network.predict_on_batch(images)
+            if isinstance(logits, dict):
+                logits = logits[keys.SEMANTIC_LOGITS]
             predictions, labels = np.asarray(logits).argmax(-1), np.asarray(labels)
             total.update(labels, predictions)
             if self._descriptor.num_classes == 2:

@@ -32,8 +32,10 @@ def test_every_preset_is_in_the_list_with_its_cost(listed):
         assert row["source"] and row["license"] and row["pixels"]
 
 
-# Published as numbers in a paper, not as weights.
+# Published as numbers in a paper, not as weights; or as weights that need Caffe to be read.
 WITHOUT = {
+    *(f"deeplab_v1_{name}_voc" for name in ("large_fov", "msc_large_fov", "7x7", "4x4")),
+    *(f"deeplab_v2_vgg_16_{name}_voc" for name in ("large_fov", "aspp_s", "aspp_l")),
     "deeplab_v3_mobilenet_v2_aspp_voc",
     "deeplab_v3_resnet_101_voc",
     "deeplab_v3_plus_resnet_101_voc",

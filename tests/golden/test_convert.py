@@ -8,6 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import caffe_models
 import numpy as np
 import pytest
 import pytorch_models
@@ -20,6 +21,8 @@ from deeplab_tf.cli import main
 
 FAMILIES = {
     "deeplab_tf1": tf1_semantic,
+    "deeplab_v1": caffe_models,
+    "deeplab_v2": caffe_models,
     "deeplabv3plus_pytorch": pytorch_models,
     "torchvision": pytorch_models,
 }
@@ -31,6 +34,7 @@ A_FEW = (
     "dpc_pyramid_pooling",
     "deeplabv3_mobilenet_v3_large",
     "deeplabv3plus_mobilenet_os16",
+    "deeplabv2s_resnet101_msc_voc",
 )
 
 
@@ -102,7 +106,7 @@ def test_a_variable_renamed_removed_or_transposed_is_named(golden_case, folder):
     arguments = _write(golden_case, folder, change)
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2, result.output
-    assert result.stderr.startswith(f"error: {arguments[1]} doesn't fit deeplab_v3")
+    assert result.stderr.startswith(f"error: {arguments[1]} doesn't fit deeplab_v")
     assert len(result.stderr.splitlines()) == 1
     _, missing, extra, misshapen = re.split(r"\d+ (?:missing|that|of another)", result.stderr)
     assert f"{renamed} (is it {renamed}_2?)" in missing and removed in missing

@@ -60,3 +60,18 @@ def test_resize_like_works_with_open_and_fixed_sizes():
 def test_half_precision_comes_out_as_half_precision():
     x = keras.ops.cast(np.random.rand(1, 4, 4, 1), "bfloat16")
     assert keras.backend.standardize_dtype(resize_bilinear(x, (7, 7)).dtype) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "wanted"), [(129, 0.5, 64), (98, 0.75, 73), (7, 1.5, 10)]
+)
+def test_without_aligned_corners_a_scale_is_the_distance_of_pixels(side, scale, wanted):
+    """As PyTorch resizes by a factor: rounding the size doesn't stretch the picture."""
+    ramp = np.arange(side, dtype="float32").reshape(1, side, 1, 1).repeat(4, axis=2)
+    fixed = np.asarray(ResizeLike(scale, align_corners=False)([ramp, ramp]))[0, :, 0, 0]
+    positions = np.clip((np.arange(wanted) + 0.5) / scale - 0.5, 0, side - 1)
+    np.testing.assert_allclose(fixed, positions, atol=1e-4)
+    # Open sides take another way.
+    image = keras.Input((None, None, 1))
+    model = keras.Model(image, ResizeLike(scale, align_corners=False)([image, image]))
+    np.testing.assert_allclose(np.asarray(model(ramp))[0, :, 0, 0], positions, atol=1e-4)

@@ -3,6 +3,7 @@ import pytest
 
 import deeplab_tf as dl
 from deeplab_tf.models.image_pyramid import ImagePyramid
+from deeplab_tf.models.macs import count
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,10 @@ def test_config_round_trip_keeps_the_shared_model(model):
 def test_an_unknown_merge_method_is_named(model):
     with pytest.raises(dl.InputError, match="'median'"):
         ImagePyramid(model, merge_method="median")
+
+
+def test_its_cost_is_that_of_its_scales(model):
+    scales = ImagePyramid(model, (0.5, 1.0))
+    # The model itself, and once more at half the size.
+    wanted = count(model, (65, 49)).multiply_adds + count(model, (33, 25)).multiply_adds
+    assert count(scales, (65, 49)).multiply_adds == wanted

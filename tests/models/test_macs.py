@@ -106,6 +106,20 @@ def test_multiply_adds_are_the_published_ones(preset, output_stride, size, publi
         assert any(word in PRESETS[preset].published_cost for word in words)
 
 
+@pytest.mark.parametrize(
+    ("preset", "published"),
+    [
+        ("deeplab_v1_large_fov_voc", 20.5e6),
+        ("deeplab_v1_7x7_voc", 134.3e6),
+        ("deeplab_v1_4x4_voc", 65.1e6),
+    ],
+)
+def test_parameters_of_v1_are_those_of_its_paper(preset, published):
+    """Its Table 2, which has them to a tenth of a million."""
+    model = dl.from_preset(preset, load_weights=False)
+    assert model.count_params() == PRESETS[preset].cost[0] == pytest.approx(published, abs=5e4)
+
+
 VOC_SCALES, CITYSCAPES_SCALES = (0.5, 0.75, 1, 1.25, 1.5, 1.75), (0.75, 1, 1.25)
 
 

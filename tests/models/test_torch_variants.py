@@ -6,15 +6,12 @@ import pytest
 
 import deeplab_tf as dl
 from deeplab_tf import keys
-from deeplab_tf.datasets.descriptors import DatasetDescriptor
 from deeplab_tf.layers.padding import PadToKernel
 from deeplab_tf.layers.resize import ResizeLike, resize_bilinear
 from deeplab_tf.models.dense_prediction_cell import DPC_CITYSCAPES
 from deeplab_tf.models.macs import count, parameters
 from deeplab_tf.models.presets import find_preset
 from deeplab_tf.postprocess.multi_scale import predict_probabilities
-from deeplab_tf.training.build import build_model
-from deeplab_tf.training.config import ModelConfig, TrainConfig
 
 SMALL = {"aspp_convs_filters": 8, "depth_multiplier": 0.25, "atrous_rates": ()}
 
@@ -115,14 +112,6 @@ def test_flips_and_scales_are_resized_as_the_model_does():
     found = predict_probabilities(model, image, add_flipped_images=True)
     np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-5)
     assert predict_probabilities(model, image, eval_scales=(0.5, 1.5)).shape == (1, 48, 64, 3)
-
-
-def test_training_by_command_names_the_second_output():
-    arguments = {"backbone": "mobilenet_v2_torch", "auxiliary_endpoint": "res3", **SMALL}
-    config = TrainConfig(model=ModelConfig("DeepLabV3", arguments))
-    data = DatasetDescriptor("drawn", ("a", "b"), ((0, 0, 0), (1, 1, 1)), splits={"train": 4})
-    with pytest.raises(dl.InputError, match="auxiliary_endpoint gives the model a second output"):
-        build_model(config, data, [].append)
 
 
 def _half_pixel(x, size):

@@ -161,7 +161,8 @@ def test_every_config_builds_its_network_optimizer_and_loss_weights(name):
         pixel_share=(1 / count,) * count,
     )
     model = build_model(config, descriptor, [].append)
-    assert model.output.shape[-1] == count
+    outputs = model.output if isinstance(model.output, dict) else {"": model.output}
+    assert {output.shape[-1] for output in outputs.values()} == {count}
     assert model.info.image_size == (config.eval_size or config.image_size)
     build_optimizer(config, model).build(model.trainable_variables)
     class_weights(config, descriptor)

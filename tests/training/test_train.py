@@ -22,6 +22,7 @@ from deeplab_tf.training.callbacks import Stopped
 from deeplab_tf.training.config import LossConfig, ModelConfig, OptimizerConfig
 from deeplab_tf.training.train import train
 
+SCALES = ("1.00", "0.75", "0.50")
 CONV = {"op": "conv", "input": -1, "kernel": 3, "rate": [1, 6]}
 
 
@@ -283,3 +284,22 @@ def test_a_start_that_is_no_checkpoint_of_the_model_is_named(tiny, name, words, 
     assert words in str(error.value) and str(tmp_path / name) in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_each_output_has_its_loss_and_the_first_is_scored(tiny, tmp_path):
+    """A second head, or the scales of v2: their losses are weighted and summed."""
+    arguments = {"backbone": "mobilenet_v3_small", "output_stride": 16, "atrous_rates": (1,)}
+    model = ModelConfig(class_name="DeepLabV2", arguments={**arguments, "scale_logits": True})
+    loss = LossConfig(label_stride=4, auxiliary_weight=0.5)
+    config = dataclasses.replace(
+        tiny, model=model, loss=loss, steps=1, evaluate_every=1, image_size=(33, 33)
+    )
+    trained = train(config, tmp_path / "run", say=lambda line: None)
+    assert list(trained.output) == ["semantic_logits", *(f"semantic_logits_{s}" for s in SCALES)]
+    weights = trained._compile_loss._user_loss_weights
+    assert list(weights.values()) == [1.0, 0.5, 0.5, 0.5]
+    (entry,) = log_of(tmp_path / "run")
+    parts = [entry[f"{name}_loss"] * weight for name, weight in weights.items()]
+    assert entry["loss"] == pytest.approx(sum(parts), rel=1e-4)
+    assert 0 < entry["mean_iou"] < 1
+    assert type(from_preset(tmp_path / "run" / "last")) is type(trained)
