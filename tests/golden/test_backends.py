@@ -18,6 +18,7 @@ CASES = (
     *("xception_41_multi_grid_os8_even", "nas_pnasnet_v3plus_os16"),
     *("nas_hnasnet_classification_head", "deeplabv3_mobilenet_v3_large"),
     *("deeplabv3plus_mobilenet_os16", "deeplabv3plus_resnet50_os8"),
+    "largefov_vgg16_voc",
 )
 # A case sets every weight. Drawing them first costs JAX more than the case does: it compiles a
 # sampler for each shape.
