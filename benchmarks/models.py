@@ -181,6 +181,8 @@ def multiply_adds(model, size: int) -> int:
     import tensorflow as tf
     from keras import layers
 
+    from deeplab_tf.layers.atrous import AtrousConv2D
+
     total = 0
 
     def counted(call):
@@ -195,7 +197,7 @@ def multiply_adds(model, size: int) -> int:
         return count_and_call
 
     with contextlib.ExitStack() as patches:
-        for kind in (layers.Conv2D.__base__, layers.DepthwiseConv2D):
+        for kind in (layers.Conv2D.__base__, layers.DepthwiseConv2D, AtrousConv2D):
             patches.enter_context(mock.patch.object(kind, "call", counted(kind.call)))
         call = tf.function(lambda x: model(x, training=False))
         call.get_concrete_function(tf.TensorSpec((1, size, size, 3)))

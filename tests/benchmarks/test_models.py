@@ -27,7 +27,8 @@ def benchmark(monkeypatch):
 
 
 def test_a_side_of_ours_predicts_trains_and_is_counted(benchmark):
-    model = dl.DeepLabV3Plus(21, depth_multiplier=0.25, aspp_convs_filters=8)
+    options = {"aspp_with_separable_conv": False, "aspp_convs_filters": 8}
+    model = dl.DeepLabV3Plus(21, depth_multiplier=0.25, **options)
     options = argparse.Namespace(size=33, batch=2, jit="auto")
     steps = benchmark.KerasSteps(model, options)
     assert steps.macs == count(model, (33, 33)).multiply_adds
