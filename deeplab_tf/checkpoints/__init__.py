@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from deeplab_tf.checkpoints import (
+    caffe,
     frozen_graph,
     keras_applications,
     pytorch,
@@ -24,7 +25,7 @@ __all__ = ["Assigned", "Loaded", "Source", "assign", "load", "read"]
 _LOG = logging.getLogger(__name__)
 
 CHECKPOINT, FROZEN_GRAPH, TFLITE = "TF1 checkpoint", "frozen graph", "TFLite"
-PYTORCH = "PyTorch state dict"
+PYTORCH, CAFFE = "PyTorch state dict", "Caffe model"
 PRESET, KERAS_APPLICATIONS = "preset folder", "ImageNet weights of keras.applications"
 # How files begin that people give by mistake, and what to do with them.
 _OTHER_FILES = (
@@ -49,8 +50,8 @@ def load(
     Args:
         model: of the architecture that the file holds.
         path: a TF1 checkpoint (folder, prefix or one of its files), a frozen graph (.pb), a
-            float TFLite file of an official model, or a PyTorch state dict (.pth, .pt,
-            .safetensors), which is read without PyTorch and without running anything in it. Or
+            float TFLite file of an official model, a .caffemodel, or a PyTorch state dict (.pth,
+            .pt, .safetensors), which is read without PyTorch and without running anything in it. Or
             a preset folder, such as `ImageClassifier.save_to_preset` writes; or
             "keras_applications" for those ImageNet weights, which Keras downloads.
         new_last_layer: True leaves the last layer as it was made in any case; False makes
@@ -88,6 +89,10 @@ def read(path: str | os.PathLike, model: keras.Model) -> Source:
     if kind == TFLITE:
         arrays, origins = tflite.unfold(tflite.read_tflite(path), model)
         return Source(str(path), kind, arrays, origins)
+    if kind == CAFFE:
+        arrays = caffe.read_caffemodel(path)
+        names = pytorch.PyTorchNames(model, arrays)
+        return Source(str(path), kind, pytorch.to_tensorflow(arrays, names, model), names=names)
     if kind == PYTORCH:
         arrays, names, origins = pytorch.read_pytorch(path, model)
         return Source(str(path), kind, arrays, origins, names)
@@ -119,6 +124,8 @@ def recognise(path: str | os.PathLike) -> str:
         raise InputError(f"{path} is empty; download it again.")
     if head[4:8] == tflite.IDENTIFIER:
         return TFLITE
+    if path.suffix == ".caffemodel":
+        return CAFFE  # nothing in it tells it from other protocol buffers
     if pytorch_file.recognise_pytorch(path, head):
         return PYTORCH
     for beginning, what in _OTHER_FILES:
@@ -135,6 +142,6 @@ def recognise(path: str | os.PathLike) -> str:
             raise
         raise InputError(
             f"{path} is none of what can be read: a TF1 checkpoint, a frozen graph (.pb), a float "
-            "TFLite file, a PyTorch state dict (.pth, .safetensors)."
+            "TFLite file, a Caffe model (.caffemodel), a PyTorch state dict (.pth, .safetensors)."
         ) from None
     return FROZEN_GRAPH

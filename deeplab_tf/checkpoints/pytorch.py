@@ -66,7 +66,9 @@ class PyTorchNames:
         # What shares a network between scales calls it its base.
         self._base = "base." if any(name.startswith("base.") for name in names) else ""
         self._has_fc = "fc.weight" in names
-        self._fc8 = "fc8_voc12" if any(name.startswith("fc8_voc12") for name in names) else "fc8"
+        # The data set is in the name of VGG-16's last layer: fc8_voc12, fc8_pascal.
+        found = next(filter(None, (re.match(r"fc8_[a-z]\w*?(?=(_\d)?\.)", n) for n in names)), None)
+        self._fc8 = found[0] if found else "fc8"
         self._paths = {self.source_name(w.path, model): w.path for w in model.weights}
         if self._has_fc and "logits.semantic_1" in self._layers:
             # The initial weights of v2: a network without ASPP. Only its backbone is of use here.

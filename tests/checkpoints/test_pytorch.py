@@ -170,6 +170,27 @@ def test_a_file_of_mmsegmentation_is_known_by_its_heads_names(tmp_path, monkeypa
         dl.checkpoints.load(plain, write(path, arrays))
 
 
+def test_the_initial_weights_of_v2_give_their_backbone(tmp_path, monkeypatch):
+    """A network without ASPP, whose names have nothing before them."""
+    monkeypatch.setattr("deeplab_tf.backbones.resnet._WIDTHS", (8, 8, 8, 8))
+    options = {"atrous_rates": (), "aspp_with_batch_norm": False, "align_corners": False}
+    initial = dl.DeepLabV3(91, "resnet_50_caffe", output_stride=8, **options)
+    names = ["layer2.block1.reduce.conv.weight", "fc.weight"]
+    arrays = state_dict(initial, names)
+    assert {"layer1.conv1.bn.running_var", "layer5.block3.increase.bn.bias", "fc.bias"} < set(
+        arrays
+    )
+    path = write(tmp_path / "model.safetensors", arrays)
+    assert not dl.checkpoints.load(initial, path).backbone_only
+    model = dl.DeepLabV2(3, "resnet_50_caffe", image_pyramid=(1.0, 0.5))
+    loaded = dl.checkpoints.load(model, path)
+    assert loaded.backbone_only
+    assert {path.split("/")[0].split("_")[0] for path in loaded.new} == {"logits.semantic"}
+    kernel = model.get_layer("resnet_50.block1.unit_1.bottleneck_v1.shortcut").kernel
+    stored = arrays["layer2.block1.shortcut.conv.weight"]
+    np.testing.assert_array_equal(np.asarray(kernel), stored.transpose(2, 3, 1, 0))
+
+
 def test_other_classes_make_the_last_layer_anew(arrays, tmp_path):
     model = make_model(5)
     loaded = dl.checkpoints.load(model, write(tmp_path / "model.safetensors", arrays))
