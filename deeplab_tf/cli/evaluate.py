@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from deeplab_tf.cli.options import chosen, inference_options
+from deeplab_tf.cli.options import chosen, crf_option, inference_options
 from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
@@ -27,14 +27,21 @@ from deeplab_tf.errors import InputError
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N pictures.")
 @click.option("--no-boundary", is_flag=True, help="Leave boundary IoU out.")
+@click.option(
+    "--trimap",
+    is_flag=True,
+    help="Also score bands of 1 to 40 pixels around outlines; --out draws the curve.",
+)
 @inference_options
-def command(model, data, split, out, limit, no_boundary, **options):
+@crf_option
+def command(model, data, split, out, limit, no_boundary, trimap, **options):
     """Score a model at each picture's own size.
 
     Shows IoU and boundary IoU per class with the share of pixels labelled and predicted, and says
     in words what those numbers would hide: a class that is never predicted, one that isn't in
     the data, an accuracy that is high by background alone. With --out, report.html shows the
     worst pictures. Published scores "with scales and flips" are measured like the last example.
+    With --crf the scores are those behind the CRF, and what they were before it is told too.
 
     \b
     Examples:
@@ -42,6 +49,8 @@ def command(model, data, split, out, limit, no_boundary, **options):
       deeplab-tf evaluate --model runs/mine/best --data my_pictures --split test --out scores
       deeplab-tf evaluate --model portrait_int8.tflite --data RECORDS --out scores
       deeplab-tf evaluate --model runs/mine/best --data RECORDS --window 513 --overlap 0.5
+      deeplab-tf evaluate --model FOLDER --data RECORDS --crf deeplab_v2_resnet_101 --trimap \\
+        --out scores
       deeplab-tf evaluate --model FOLDER --data RECORDS --output-stride 8 --flip \\
         --scales 0.5,0.75,1,1.25,1.5,1.75
     """
@@ -59,7 +68,14 @@ def command(model, data, split, out, limit, no_boundary, **options):
     worst = 12 if out else 0
     runner = load_runner(model, **chosen(options))
     scores = evaluate(
-        runner, data, split, boundary=not no_boundary, worst=worst, limit=limit, progress=True
+        runner,
+        data,
+        split,
+        boundary=not no_boundary,
+        trimap=trimap,
+        worst=worst,
+        limit=limit,
+        progress=True,
     )
     show(scores)
     if out:
@@ -95,6 +111,8 @@ def show(scores) -> None:
     if scores.mean_boundary_iou is not None:
         lines[0] += f", boundary IoU {scores.mean_boundary_iou:.4f}"
     lines[0] += f", pixel accuracy {scores.pixel_accuracy:.4f}"
+    if scores.without_crf is not None:
+        lines[0] += f" (mean IoU without the CRF {scores.without_crf:.4f})"
     lines[0] += f"; {len(scores.pictures)} pictures in {scores.seconds:.1f} s"
     if scores.foreground_iou is not None:
         sources = scores.foreground_iou_by_source.items()
@@ -103,6 +121,7 @@ def show(scores) -> None:
             f"{scores.classes[1].name} IoU, mean over pictures: "
             f"{scores.foreground_iou:.4f}" + (f" ({shown})" if shown else "")
         )
+    lines += scores.trimap_lines
     lines += [f"note: {note}" for note in scores.notes]
     lines += [f"warning: {warning}" for warning in scores.warnings]
     for line in lines:

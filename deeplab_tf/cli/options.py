@@ -68,7 +68,14 @@ _OPTIONS = (
         help="Of a preset or folder: 8 is finer and slower than 16.  [its own]",
     ),
 )
-_NAMES = ("scales", "flip", "window", "overlap", "output_stride")
+_NAMES = ("scales", "flip", "window", "overlap", "output_stride", "crf")
+# Apart from the others: what searches parameters of the CRF runs the model without it.
+crf_option = click.option(
+    "--crf",
+    metavar="NAME|FILE",
+    help="Sharpen with the CRF: deeplab_v1_large_fov, deeplab_v2_resnet_101, or a file of "
+    "crf-search.",
+)
 
 
 def inference_options(command: Callable) -> Callable:
@@ -80,7 +87,7 @@ def inference_options(command: Callable) -> Callable:
 
 def chosen(options: dict[str, Any]) -> dict[str, Any]:
     """Those that were given, as arguments of `load_runner`."""
-    given = {name: options[name] for name in _NAMES}
+    given = {name: options[name] for name in _NAMES if name in options}
     # Not `in (None, False)`: an overlap of 0 equals False.
     return {
         name: value for name, value in given.items() if value is not None and value is not False

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deeplab_tf.cli.options import chosen, inference_options
+from deeplab_tf.cli.options import chosen, crf_option, inference_options
 from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
@@ -34,6 +34,7 @@ from deeplab_tf.errors import InputError
     "--classes", metavar="LIST", help="What to cut out: names or values.  [all but background]"
 )
 @inference_options
+@crf_option
 def command(pictures, model, tflite, fast, out, what, classes, **options):
     """Segment pictures, folders of pictures, or patterns such as "*.jpg".
 
@@ -44,7 +45,7 @@ def command(pictures, model, tflite, fast, out, what, classes, **options):
 
     A model of fixed size sees a large picture shrunk. With --window it sees it in parts at full
     resolution, in memory that doesn't grow with the picture. --scales and --flip cost time for
-    finer edges.
+    finer edges, and so does --crf, which moves edges to where colours change.
 
     A picture that can't be read is reported and the rest is done; the exit code is then 1, or 2
     if there was none that could.
@@ -57,6 +58,7 @@ def command(pictures, model, tflite, fast, out, what, classes, **options):
       deeplab-tf predict --tflite model.tflite photo.jpg
       deeplab-tf predict --model runs/mine/best aerial.tif --window 513 --overlap 0.5
       deeplab-tf predict --model runs/mine/best photo.jpg --scales 0.5,1,1.75 --flip
+      deeplab-tf predict --model runs/mine/best photo.jpg --crf deeplab_v2_resnet_101
     """
     from deeplab_tf.inference.segment import OUTPUTS
 

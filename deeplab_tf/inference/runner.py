@@ -30,20 +30,21 @@ def load_runner(
     window: tuple[int, int] | None = None,
     overlap: float | None = None,
     output_stride: int | None = None,
+    crf: Any = None,
 ) -> Runner:
     """A runner for anything that segments pictures.
 
     Args:
         model: the name of a preset, a preset folder, a SavedModel folder, a .tflite file, a
             Keras model with `info`, or a runner, which comes back as it is.
-        scales, flip, window, overlap: see `refine`.
+        scales, flip, window, overlap, crf: see `refine`.
         output_stride: of a preset or preset folder, in place of its own: 8 is finer and slower.
 
     Raises:
         InputError: there is no such model, its files are broken, or it can't be run like that.
     """
     runner = _open(model, output_stride)
-    return refine(runner, scales=scales, flip=flip, window=window, overlap=overlap)
+    return refine(runner, scales=scales, flip=flip, window=window, overlap=overlap, crf=crf)
 
 
 def refine(
@@ -53,6 +54,7 @@ def refine(
     flip: bool = False,
     window: tuple[int, int] | None = None,
     overlap: float | None = None,
+    crf: Any = None,
 ) -> Runner:
     """A runner that takes more trouble; with nothing asked, the same one.
 
@@ -64,6 +66,8 @@ def refine(
         window: (height, width) of the part of a picture to see at once, at the picture's own
             resolution: for pictures that are larger than what the model was trained on.
         overlap: share of a window that the next one covers too, a quarter if None.
+        crf: sharpens the answer at the picture's own resolution: parameters of the CRF, see
+            `read_parameters`.
 
     Raises:
         InputError: a value makes no sense, or the model can't be run like that.
@@ -78,6 +82,10 @@ def refine(
         runner = runner.fused(scales, flip)
     if window is not None:
         runner = WindowRunner(runner, window, OVERLAP if overlap is None else overlap)
+    if crf is not None:
+        from deeplab_tf.inference.crf import CrfRunner
+
+        runner = CrfRunner(runner, crf)
     return runner
 
 

@@ -183,6 +183,7 @@ def segment(
     flip: bool = False,
     window: tuple[int, int] | None = None,
     overlap: float | None = None,
+    crf: Any = None,
 ) -> Segmentation:
     """Segments one picture.
 
@@ -198,12 +199,15 @@ def segment(
         flip: also run the mirror image.
         window: (height, width) of parts to run one by one, at the picture's own resolution.
         overlap: share of a window that the next one covers too; None is a quarter.
+        crf: parameters of the CRF that sharpens the answer, such as "deeplab_v2_resnet_101", or a
+            file that `crf-search` wrote.
 
     Raises:
         InputError: the model or the picture can't be read, or an option makes no sense.
     """
     image = pictures.read_image(picture)
-    runner = load_runner(model, scales=scales, flip=flip, window=window, overlap=overlap)
+    looks = dict(scales=scales, flip=flip, window=window, overlap=overlap, crf=crf)
+    runner = load_runner(model, **looks)
     scores = runner.scores(image)
     name = Path(picture).stem if isinstance(picture, str | os.PathLike) else "picture"
     return Segmentation(image, scores.labels(), scores, runner.info, name)

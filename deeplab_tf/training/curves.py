@@ -1,18 +1,15 @@
-"""A run's log as a picture."""
+"""Curves as pictures: a run's log, scores near outlines."""
 
+import io
 from pathlib import Path
 
 from deeplab_tf.files import atomic_file
+from deeplab_tf.training.scores import TrimapCurve
 
 
 def draw_curves(entries: list[dict], path: Path) -> None:
     """Draws loss, scores and learning rate over steps into a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    figure = _figure(12, 3.5)
     steps = [entry["step"] for entry in entries]
     panels = (
         ("loss", ["loss"]),
@@ -31,4 +28,39 @@ def draw_curves(entries: list[dict], path: Path) -> None:
         if len(names) > 1 and axes.get_legend_handles_labels()[0]:
             axes.legend()
     with atomic_file(path, suffix=".png") as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        temporary.write_bytes(_png(figure))
+
+
+def trimap_png(curve: TrimapCurve) -> bytes:
+    """Mean IoU over the width of bands around outlines, drawn."""
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    lines = [("with the CRF" if curve.without_crf else "", curve.mean_iou, "-")]
+    lines += [("without", curve.without_crf, "--")] if curve.without_crf else []
+    for label, values, style in lines:
+        pairs = zip(curve.widths, values, strict=True)
+        points = [(width, 100 * value) for width, value in pairs if value is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label)
+    axes.set_title("near outlines")
+    axes.set_xlabel("width of the band on either side, pixels")
+    axes.set_ylabel("mean IoU, %")
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        axes.legend()
+    return _png(figure)
+
+
+def _figure(width: float, height: float):
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

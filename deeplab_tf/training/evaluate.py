@@ -16,12 +16,14 @@ from PIL import Image
 from deeplab_tf import pictures
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.base import Runner
+from deeplab_tf.inference.crf import CrfRunner
 from deeplab_tf.inference.runner import load_runner
 from deeplab_tf.metrics.boundary_iou import BoundaryIoU
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix, confusion_matrix
+from deeplab_tf.metrics.trimap import TrimapIoU
 from deeplab_tf.training.examples import Examples, open_examples
 from deeplab_tf.training.findings import plain_warnings
-from deeplab_tf.training.scores import ClassScore, PictureScore, Scores, WorstPicture
+from deeplab_tf.training.scores import ClassScore, PictureScore, Scores, TrimapCurve, WorstPicture
 
 _THUMBNAIL = 320
 # No more than so many are held at once, or large photos would fill the memory.
@@ -35,6 +37,7 @@ def evaluate(
     *,
     batch_size: int = 16,
     boundary: bool = True,
+    trimap: bool = False,
     worst: int = 12,
     limit: int | None = None,
     progress: bool = False,
@@ -52,6 +55,7 @@ def evaluate(
         split: of the data.
         batch_size: pictures to run at once where the model has one size for all.
         boundary: whether to compute boundary IoU.
+        trimap: whether to compute the trimap curve.
         worst: how many of the worst pictures to keep.
         limit: stop after so many pictures.
         progress: show a bar.
@@ -62,7 +66,7 @@ def evaluate(
     started = time.perf_counter()
     runner = load_runner(model)
     examples = open_examples(data, split)
-    tally = _Tally(examples, runner, boundary=boundary, worst=worst)
+    tally = _Tally(examples, runner, boundary=boundary, trimap=trimap, worst=worst)
     for batch in _batches(_bar(examples, limit, progress), batch_size):
         tally.update(batch)
     tally.compare_count(limit)
@@ -97,10 +101,17 @@ def _batches(stream: Iterable, size: int) -> Iterator[list]:
 class _Tally:
     """Adds up pictures in constant memory, but for a line and the worst thumbnails."""
 
-    def __init__(self, examples: Examples, runner: Runner, *, boundary: bool, worst: int):
+    def __init__(
+        self, examples: Examples, runner: Runner, *, boundary: bool, trimap: bool, worst: int
+    ):
         self._examples, self._runner, self._keep = examples, runner, worst
         count = len(examples.classes)
         self._total = ConfusionMatrix(count, examples.ignore_label)
+        self._trimap = TrimapIoU(count, examples.ignore_label) if trimap else None
+        self._crf = runner if isinstance(runner, CrfRunner) else None
+        # What the model says before the CRF.
+        self._total_before = ConfusionMatrix(count, examples.ignore_label)
+        self._trimap_before = TrimapIoU(count, examples.ignore_label) if trimap else None
         self._boundary = BoundaryIoU(count, examples.ignore_label) if boundary else None
         self._pictures: list[PictureScore] = []
         self._worst: list[tuple[float, int, WorstPicture]] = []
@@ -109,11 +120,20 @@ class _Tally:
 
     def update(self, batch: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
         """Adds (name, image [H, W, 3], label [H, W]) of some pictures."""
-        maps = self._runner.batch_scores([image for _, image, _ in batch])
+        runner = self._runner if self._crf is None else self._crf.inner
+        maps = runner.batch_scores([image for _, image, _ in batch])
         for (name, image, label), scores in zip(batch, maps, strict=True):
             if self._values is None:
                 self._values = self._match(scores.num_classes)
+            if self._crf is not None:
+                before = self._values[scores.labels()]
+                scores = self._crf.sharpen(image, scores)
             self._add(name, image, label, self._values[scores.labels()])
+            # Behind the other, which finds labels that are wrong.
+            if self._crf is not None:
+                self._total_before.update(label, before)
+                if self._trimap_before is not None:
+                    self._trimap_before.update(label, before)
 
     def _match(self, count: int) -> np.ndarray:
         """Class of the data for each class of the model."""
@@ -136,6 +156,8 @@ class _Tally:
         self._total.matrix += single.matrix
         if self._boundary is not None:
             self._boundary.update(label, prediction)
+        if self._trimap is not None:
+            self._trimap.update(label, prediction)
         score = _picture_score(name, single)
         self._pictures.append(score)
         rank = score.mean_iou if score.foreground_iou is None else score.foreground_iou
@@ -207,7 +229,15 @@ class _Tally:
             confusion=total.matrix,
             notes=tuple(self._notes),
             seconds=seconds,
+            without_crf=None if self._crf is None else self._total_before.mean_iou,
+            trimap=self._trimap_curve(),
         )
+
+    def _trimap_curve(self) -> TrimapCurve | None:
+        if self._trimap is None or self._trimap_before is None:
+            return None
+        before = self._trimap_before.mean_iou if self._crf is not None else ()
+        return TrimapCurve(self._trimap.widths, tuple(self._trimap.mean_iou), tuple(before))
 
 
 def match_classes(

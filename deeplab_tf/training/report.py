@@ -12,12 +12,14 @@ from PIL import Image
 
 from deeplab_tf import pictures
 from deeplab_tf.files import atomic_file, write_json
+from deeplab_tf.training.curves import trimap_png
 from deeplab_tf.training.scores import Scores, WorstPicture
 
 REPORT_FILE = "report.json"
 PICTURES_FILE = "pictures.csv"
 PAGE_FILE = "report.html"
 WORST_FILE = "worst.png"
+TRIMAP_FILE = "trimap.png"
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2026; background: #fafaf8;
@@ -33,7 +35,7 @@ td:first-child, th:first-child { text-align: left; padding-left: 0; }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 20rem)); gap: .5rem;
        margin: .3rem 0 1.2rem; }
 .row img { width: 100%; height: auto; } .faint { color: #68707a; }
-.of { overflow-wrap: anywhere; }
+.of { overflow-wrap: anywhere; } .curve { max-width: 100%; height: auto; }
 @media (max-width: 40rem) {
   body { margin: 1rem auto; } td, th { padding: .25rem .4rem; font-size: .9em; }
   .row { gap: .25rem; }
@@ -42,7 +44,7 @@ td:first-child, th:first-child { text-align: left; padding-left: 0; }
 
 
 def write_report(scores: Scores, out: str | os.PathLike) -> list[Path]:
-    """Writes report.json, pictures.csv, report.html and worst.png into a folder.
+    """Writes report.json, pictures.csv, report.html, worst.png and trimap.png into a folder.
 
     Args:
         scores: from `evaluate`.
@@ -67,6 +69,10 @@ def write_report(scores: Scores, out: str | os.PathLike) -> list[Path]:
     if scores.worst:
         pictures.save_image(out / WORST_FILE, worst_sheet(scores))
         written.append(out / WORST_FILE)
+    if scores.trimap is not None:
+        with atomic_file(out / TRIMAP_FILE, suffix=".png") as temporary:
+            temporary.write_bytes(trimap_png(scores.trimap))
+        written.append(out / TRIMAP_FILE)
     return written
 
 
@@ -100,6 +106,8 @@ def page(scores: Scores) -> str:
     if scores.mean_boundary_iou is not None:
         facts.append(f"boundary IoU {scores.mean_boundary_iou:.4f}")
     facts.append(f"pixel accuracy {scores.pixel_accuracy:.4f}")
+    if scores.without_crf is not None:
+        facts.append(f"mean IoU without the CRF {scores.without_crf:.4f}")
     if scores.foreground_iou is not None:
         name = scores.classes[1].name
         facts.append(f"{name} IoU, mean over pictures {scores.foreground_iou:.4f}")
@@ -123,6 +131,12 @@ def page(scores: Scores) -> str:
         for source, iou in scores.foreground_iou_by_source.items():
             parts.append(f"<tr><td>{_text(source)}<td>{iou:.4f}")
         parts.append("</table>")
+    if scores.trimap is not None:
+        source = _data_url(trimap_png(scores.trimap), "png")
+        parts.append("<h2>Near outlines</h2>")
+        parts.append(
+            f'<img class=curve alt="{_text("; ".join(scores.trimap_lines))}" src="{source}">'
+        )
     if scores.worst:
         parts.append("<h2>Worst pictures: photo, label, prediction</h2>")
     for shown in scores.worst:
@@ -169,4 +183,8 @@ def _inline(array: np.ndarray) -> str:
     """A picture as a data URL."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "jpeg", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _data_url(buffer.getvalue(), "jpeg")
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

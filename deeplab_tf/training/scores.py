@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+# Bands of the trimap curve that are told in words.
+_TOLD = (1, 5, 10, 20, 40)
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
@@ -55,6 +58,21 @@ class WorstPicture:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrimapCurve:
+    """Mean IoU in bands around outlines, see `metrics.trimap`.
+
+    Attributes:
+        widths: of the bands, in pixels.
+        mean_iou: in each; None where no pixel counts.
+        without_crf: the same before the CRF, if there was one.
+    """
+
+    widths: tuple[int, ...]
+    mean_iou: tuple[float | None, ...]
+    without_crf: tuple[float | None, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Scores:
     """Scores of a model on a split.
 
@@ -73,6 +91,8 @@ class Scores:
         confusion: pixels by [label, prediction].
         notes: how classes were matched, and the like.
         seconds: it took, reading included.
+        without_crf: mean IoU before the CRF, if there was one.
+        trimap: the trimap curve, if it was asked for.
     """
 
     model: str
@@ -90,6 +110,21 @@ class Scores:
     confusion: np.ndarray
     notes: tuple[str, ...]
     seconds: float
+    without_crf: float | None = None
+    trimap: TrimapCurve | None = None
+
+    @property
+    def trimap_lines(self) -> list[str]:
+        """A few points of the curve in words."""
+        if self.trimap is None:
+            return []
+        curve, lines = self.trimap, []
+        for words, values in (("", curve.mean_iou), (" without the CRF", curve.without_crf)):
+            points = zip(curve.widths, values, strict=False)
+            told = [f"{w} px {v:.4f}" for w, v in points if w in _TOLD and v is not None]
+            if told:
+                lines.append(f"mean IoU near outlines{words}: {', '.join(told)}")
+        return lines
 
     @property
     def classes_in_mean(self) -> int:
@@ -108,8 +143,10 @@ class Scores:
         value = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("worst", "pictures", "classes", "confusion")
+            if field.name not in ("worst", "pictures", "classes", "confusion", "trimap")
         }
+        if self.trimap is not None:
+            value["trimap"] = dataclasses.asdict(self.trimap)
         return {
             **value,
             "classes_in_mean": self.classes_in_mean,

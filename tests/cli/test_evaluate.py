@@ -195,3 +195,40 @@ def test_other_classes_than_the_models_end_with_two_and_a_line(
     assert result.exit_code == 2
     assert "2 classes (background, person), the data has 3 (ground, disc, bar)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_trimap_curve_is_told_and_drawn_with_and_without_the_crf(
+    red_lite_files, people, tmp_path
+):
+    # Between two pixels of the model, so that it alone misses the edge.
+    for part, value in (("images", 30), ("masks", 0)):
+        picture = people / part / "ccp_1.png"
+        moved = np.array(Image.open(picture))
+        moved[:, 30:33] = value
+        Image.fromarray(moved).save(picture)
+    out = tmp_path / "scores"
+    model = red_lite_files["probabilities"]
+    options = ["--crf", "deeplab_v2_resnet_101", "--trimap", "--out", out]
+    result = run("--model", model, "--data", people, *options)
+    assert result.exit_code == 0, result.output
+    assert f"{model}, CRF on {people}" in result.output
+    assert "(mean IoU without the CRF " in result.output
+    assert "mean IoU near outlines without the CRF: 1 px " in result.output
+    report = json.loads((out / "report.json").read_text())
+    curve = report["trimap"]
+    assert curve["widths"] == list(range(1, 41))
+    # One picture is labelled as its opposite. On the other the CRF finds the edge.
+    assert curve["mean_iou"][0] == pytest.approx(1 / 3)
+    assert curve["without_crf"][0] < 0.3
+    assert report["without_crf"] < report["mean_iou"]
+    assert Image.open(out / "trimap.png").size[0] > 400
+    assert "data:image/png;base64," in (out / "report.html").read_text()
+
+
+def test_the_curve_needs_no_crf(red_lite_files, people, tmp_path):
+    out = tmp_path / "scores"
+    result = run("--model", red_lite_files["int8"], "--data", people, "--trimap", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "mean IoU near outlines: 1 px " in result.output and "CRF" not in result.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["trimap"]["without_crf"] == [] and report["without_crf"] is None

@@ -217,3 +217,15 @@ def test_predicting_with_a_tflite_file_loads_no_tensorflow(
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.endswith("[]\n") and result.stderr == ""
     assert len(names(tmp_path / "o")) == 4
+
+
+def test_the_crf_is_one_option(predict, photo):
+    result = predict(photo, "--what", "mask", "--crf", "deeplab_v2_resnet_101")
+    assert result.exit_code == 0, result.output
+    mask = np.asarray(Image.open("predictions/photo_mask.png"))
+    # The model sees 24x32 pixels; the edge is where the picture has it all the same.
+    assert (mask[:, 30:] == 1).all() and (mask[:, :30] == 0).all()
+    result = predict(photo, "--crf", "deeplab_v9")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: deeplab_v9 is neither parameters of the CRF")
+    assert len(result.stderr.splitlines()) == 1
