@@ -30,6 +30,10 @@ QUICKER = {
     ),
     ("export", "--model", "runs/mine/best"): ("--threshold", "0"),
     ("bench",): ("--seconds", "0.01"),
+    ("crf-search",): (
+        *("--w1", "5", "--sigma-alpha", "50", "--sigma-beta", "3"),
+        *("--rounds", "1", "--limit", "1"),
+    ),
 }
 SHORTER = {
     "(256, 256)": "(33, 33)",
@@ -99,6 +103,8 @@ def test_the_page_can_be_followed_from_top_to_bottom(home):
         "records/dataset.json",
         "runs/mine/best/weights.npz",
         "scores/report.html",
+        "crf.png",
+        "edges/trimap.png",
         "shapes/dataset.json",
         "mine/weights.npz",
         "mine.tflite",

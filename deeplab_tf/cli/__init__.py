@@ -18,6 +18,7 @@ COMMANDS = {
     "data": "Check a folder of pictures and masks; build, list and show records.",
     "train": "Train a model from a config; resume an interrupted run.",
     "evaluate": "Score a model on records: IoU per class, warnings, worst pictures.",
+    "crf-search": "Search the CRF's parameters for a model on validation pictures.",
     "export": "Write a verified TFLite file or SavedModel.",
     "convert": "Turn an official checkpoint into a preset folder.",
     "models": "List the presets: size, cost, score, where their weights are.",
@@ -34,7 +35,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"deeplab_tf.cli.{cmd_name}").command
+        module = cmd_name.replace("-", "_")
+        return importlib.import_module(f"deeplab_tf.cli.{module}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -43,9 +43,9 @@ def command(checkpoint, model, out, classes, num_classes, output_stride, names):
     """Turn an official checkpoint into a preset folder.
 
     CHECKPOINT is recognised by its content: a TF1 checkpoint (its folder, its prefix or one of
-    its files), a frozen graph (.pb), a float TFLite file of an official model, or a PyTorch
-    state dict (.pth, .pt, .safetensors), for which PyTorch isn't needed and of which nothing is
-    run. Unpack archives first, but not a .pth.
+    its files), a frozen graph (.pb), a float TFLite file of an official model, a .caffemodel of
+    DeepLabv1 or v2, or a PyTorch state dict (.pth, .pt, .safetensors), for which PyTorch isn't
+    needed and of which nothing is run. Unpack archives first, but not a .pth.
 
     Every variable must be found and must fit; anything missing, extra or misshapen is named, and
     nothing is written. The converted model then labels a stored picture, and where CHECKPOINT

@@ -1,7 +1,7 @@
 """The published models of the first two papers: DeepLabv1 and v2.
 
-The Caffe networks themselves need Caffe to be read. deeplab-pytorch holds ResNet-101 of v2
-trained anew, and the COCO weights that it starts from (`checkpoints.load` takes their backbone).
+`convert` reads the .caffemodel files of the authors' releases. The addresses here are those of
+deeplab-pytorch, which has ResNet-101 of v2 trained anew.
 """
 
 import dataclasses
