@@ -14,7 +14,13 @@ from deeplab_tf.errors import InputError
 from deeplab_tf.export import calibrate
 from deeplab_tf.export.metadata import add_metadata, class_names
 from deeplab_tf.export.saved_model import write_saved_model
-from deeplab_tf.export.signature import LABELS, OUTPUTS, check_exportable, export_size
+from deeplab_tf.export.signature import (
+    LABELS,
+    OUTPUTS,
+    check_exportable,
+    export_size,
+    logits_shape,
+)
 from deeplab_tf.export.tflite import convert, find_scheme
 from deeplab_tf.export.verify import verify_lite_file, verify_saved_model
 from deeplab_tf.files import atomic_file, atomic_folder, write_json
@@ -160,7 +166,7 @@ def _write_lite_file(
     content = add_metadata(
         content,
         info,
-        class_names(info, model.output_shape[-1]),
+        class_names(info, logits_shape(model)[-1]),
         name=model.name,
         segmenter=OUTPUTS[request.labels] != LABELS,
     )

@@ -18,17 +18,25 @@ OUTPUTS = {"probabilities": PROBABILITIES, "argmax": LABELS}
 
 
 def check_exportable(model: keras.Model) -> None:
-    """Raises InputError unless `model` maps one picture tensor to one tensor of class logits."""
+    """Raises InputError unless `model` maps one picture tensor to class logits."""
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"export works with Keras on TensorFlow; it runs on {keras.backend.backend()}. "
             "Save a preset folder, then export it with KERAS_BACKEND=tensorflow."
         )
-    shape = model.output_shape
+    shape = logits_shape(model)
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise InputError(
             f"{model.name} doesn't give one map of class logits; only semantic models export."
         )
+
+
+def logits_shape(model: keras.Model):
+    """Of the semantic logits, [B, h, w, num_classes], if the model gives them."""
+    output = model.output
+    if isinstance(output, dict):
+        output = output.get(keys.SEMANTIC_LOGITS)
+    return getattr(output, "shape", None)
 
 
 def export_size(model: keras.Model, size: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -59,9 +67,15 @@ def export_size(model: keras.Model, size: int | tuple[int, int] | None) -> tuple
     return height, width
 
 
+def semantic_logits(model: keras.Model, image: tf.Tensor) -> tf.Tensor:
+    """float32 pixels 0..255 [B, H, W, 3] -> [B, h, w, num_classes]; what else there is, is left."""
+    outputs = model(image, training=False)
+    return outputs[keys.SEMANTIC_LOGITS] if isinstance(outputs, dict) else outputs
+
+
 def probabilities(model: keras.Model, image: tf.Tensor) -> tf.Tensor:
     """float32 pixels 0..255 [B, H, W, 3] -> softmax [B, h, w, num_classes]."""
-    return tf.nn.softmax(model(image, training=False))
+    return tf.nn.softmax(semantic_logits(model, image))
 
 
 def label_map(logits: tf.Tensor) -> tf.Tensor:
@@ -91,7 +105,7 @@ def fixed_function(
     def pixels_to_classes(image):
         image = tf.cast(image, tf.float32)
         if OUTPUTS[labels] == LABELS:
-            return {LABELS: label_map(model(image, training=False))}
+            return {LABELS: label_map(semantic_logits(model, image))}
         return {PROBABILITIES: probabilities(model, image)}
 
     return pixels_to_classes, tf.TensorSpec((1, *size, 3), pixels, name=keys.IMAGE)

@@ -13,6 +13,7 @@ from PIL import Image
 from deeplab_tf.export.benchmark import LiteModel, folder_size, lite_latency, median_ms
 from deeplab_tf.export.lite_file import read_lite_file
 from deeplab_tf.export.saved_model import ServedModel
+from deeplab_tf.export.signature import logits_shape
 from deeplab_tf.inference.runner import KerasRunner
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.models.info import ModelInfo
@@ -110,7 +111,7 @@ def verify_lite_file(
         lambda picture: reference.forward(picture[None])[0],
         lite.run,
         pictures,
-        model.output_shape[-1],
+        logits_shape(model)[-1],
     )
     report = {
         "size": list(lite.size),
@@ -159,7 +160,7 @@ def verify_saved_model(
     """
     served, reference = ServedModel(folder), KerasRunner(model)
     reference.info = info
-    num_classes = model.output_shape[-1]
+    num_classes = logits_shape(model)[-1]
     agreement = compare(reference.probabilities, served.run, pictures, num_classes)
     encoded = compare(
         lambda content: served.run(read_image(content)),

@@ -87,11 +87,15 @@ class TrimapIoU:
 
     @property
     def mean_iou(self) -> list[float | None]:
-        """Of each band, over the classes labelled or predicted there; None without any pixel."""
+        """Of each band, over the classes labelled there; None without any pixel.
+
+        Not over those that are only predicted, as the official mean is over a whole picture: one
+        wrong pixel of another class would move one curve against another.
+        """
         return [_mean_iou(matrix) for matrix in self._rings.cumsum(axis=0)]
 
 
 def _mean_iou(matrix: np.ndarray) -> float | None:
     total = ConfusionMatrix(len(matrix))
     total.matrix = matrix
-    return total.mean_iou if matrix.any() else None
+    return float(np.nanmean(total.class_iou)) if matrix.any() else None

@@ -76,12 +76,17 @@ def merge_scales(
         The merged logits, each scale's of the same size, and each scale's at its own.
 
     Raises:
-        InputError: an unknown merge method or no scale.
+        InputError: an unknown merge method, no scale, or one of them twice.
     """
     if merge_method not in _MERGE:
         raise InputError(f"merge_method is one of {[*_MERGE]}; got {merge_method!r}.")
     if not image_pyramid:
         raise InputError("image_pyramid needs at least one scale.")
+    if len({scale_suffix(scale) for scale in image_pyramid}) < len(image_pyramid):
+        raise InputError(
+            "image_pyramid has different scales, by at least 0.01; got "
+            f"{', '.join(f'{scale:g}' for scale in image_pyramid)}."
+        )
     own = [
         network(scale_picture(image, scale, align_corners=align_corners), scale)
         for scale in image_pyramid

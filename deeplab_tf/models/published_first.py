@@ -22,6 +22,7 @@ _RESNET_VOC = dataclasses.replace(
     license="MIT",
 )
 _PORT = "https://github.com/kazuto1011/deeplab-pytorch/releases/download/v1.0"
+_V1: dict[str, Any] = {"num_classes": 21, "output_stride": 8}
 _RESNET: dict[str, Any] = {"backbone": "resnet_101_caffe", "output_stride": 8}
 # Caffe resizes with aligned corners.
 _VGG: dict[str, Any] = {
@@ -35,7 +36,7 @@ _VGG: dict[str, Any] = {
 FIRST: dict[str, Preset] = {
     "deeplab_v1_large_fov_voc": Preset(
         "DeepLabV1",
-        {"num_classes": 21},
+        _V1,
         _VGG_VOC,
         cost=(20_505_429, 128_584_633_024),
         result="VOC val mIoU 62.25; with CRF 67.64; test 70.3 with CRF",
@@ -43,7 +44,7 @@ FIRST: dict[str, Preset] = {
     ),
     "deeplab_v1_msc_large_fov_voc": Preset(
         "DeepLabV1",
-        {"num_classes": 21, "multi_scale_features": True},
+        {**_V1, "multi_scale_features": True},
         _VGG_VOC,
         cost=(21_711_445, 133_674_642_624),
         result="VOC val mIoU 64.21; with CRF 68.70; test 71.6 with CRF",
@@ -51,7 +52,7 @@ FIRST: dict[str, Preset] = {
     "deeplab_v1_7x7_voc": Preset(
         "DeepLabV1",
         {
-            "num_classes": 21,
+            **_V1,
             "atrous_rates": (4,),
             "fc6_kernel_size": 7,
             "fc6_filters": 4096,
@@ -65,7 +66,7 @@ FIRST: dict[str, Preset] = {
     "deeplab_v1_4x4_voc": Preset(
         "DeepLabV1",
         {
-            "num_classes": 21,
+            **_V1,
             "atrous_rates": (8,),
             "fc6_kernel_size": 4,
             "fc6_filters": 4096,

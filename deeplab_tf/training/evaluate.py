@@ -213,6 +213,8 @@ class _Tally:
             for i, name in enumerate(self._examples.classes)
         )
         accuracy = float(np.trace(total.matrix) / max(1, total.matrix.sum()))
+        if self._crf is not None:
+            self._note_other_classes()
         return Scores(
             model=self._runner.name,
             data=self._examples.name,
@@ -231,6 +233,18 @@ class _Tally:
             seconds=seconds,
             without_crf=None if self._crf is None else self._total_before.mean_iou,
             trimap=self._trimap_curve(),
+        )
+
+    def _note_other_classes(self) -> None:
+        """Says so if the means with and without the CRF are over different classes."""
+        after, before = self._total, self._total_before
+        counts = [int((m.matrix.sum(0) + m.matrix.sum(1) > 0).sum()) for m in (before, after)]
+        if counts[0] == counts[1]:
+            return
+        means = [float(np.nanmean(m.class_iou)) for m in (before, after)]
+        self._notes.append(
+            f"{counts[0]} classes are labelled or predicted without the CRF, {counts[1]} with it; "
+            f"mean IoU over the labelled ones is {means[0]:.4f} without, {means[1]:.4f} with it"
         )
 
     def _trimap_curve(self) -> TrimapCurve | None:

@@ -63,7 +63,7 @@ class TrimapCurve:
 
     Attributes:
         widths: of the bands, in pixels.
-        mean_iou: in each; None where no pixel counts.
+        mean_iou: in each, over the classes labelled there; None where no pixel counts.
         without_crf: the same before the CRF, if there was one.
     """
 

@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import pytest
 
+import deeplab_tf as dl
 from deeplab_tf.errors import InputError
 from deeplab_tf.export import VerificationError, export_model, read_metadata
 from deeplab_tf.export.benchmark import measure_lite_file
 from deeplab_tf.export.verify import compare
 from deeplab_tf.inference.litert import LiteRTRunner
+from deeplab_tf.models.info import ModelInfo
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,15 @@ def test_agreement_counts_pixels_over_pictures_of_all_sizes():
     assert found.agreement == pytest.approx(1 - 8 / 36)
     assert found.mean_iou == pytest.approx((16 / 24 + 12 / 20) / 2)
     assert found.max_error is None
+
+
+def test_of_several_outputs_the_first_is_exported(picture_folder, tmp_path):
+    """Auxiliary heads and the scales of DeepLabV2 are for training."""
+    options = {"depth_multiplier": 0.1, "divisible_by": 1, "atrous_rates": ()}
+    model = dl.DeepLabV3(3, auxiliary_endpoint="res3", aspp_convs_filters=8, **options)
+    model.info = ModelInfo(image_size=(33, 49), resize="stretch")
+    kernel = model.get_layer("logits.semantic").kernel
+    kernel.assign(np.random.RandomState(0).normal(size=kernel.shape))
+    report = export_model(model, tmp_path / "model.tflite", calibration=picture_folder)
+    assert report["agreement"] > 0.99
+    assert report["output"]["shape"] == [1, 33, 49, 3]

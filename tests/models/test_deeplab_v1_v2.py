@@ -114,6 +114,13 @@ def test_a_preset_comes_back_with_its_config_and_answer(pyramid, tmp_path, rando
         assert new and all(path.startswith("fc8") for path in new if "bias" not in path)
 
 
+def test_another_output_stride_of_a_preset_takes_the_rates_along():
+    for name, rates in (("deeplab_v1_7x7_voc", (2,)), ("deeplab_v2_resnet_101_voc", (3, 6, 9, 12))):
+        options = {"fc6_filters": 8} if "v1" in name else {"backbone": "mobilenet_v3_small"}
+        model = dl.from_preset(name, load_weights=False, output_stride=16, **options)
+        assert model.get_config()["atrous_rates"] == list(rates)
+
+
 @pytest.mark.parametrize(
     ("cls", "options", "words"),
     [

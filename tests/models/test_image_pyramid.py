@@ -39,6 +39,11 @@ def test_an_unknown_merge_method_is_named(model):
         ImagePyramid(model, merge_method="median")
 
 
+def test_a_scale_that_comes_twice_is_told(model):
+    with pytest.raises(dl.InputError, match="different scales, by at least 0.01; got 1, 0.5, 0.5"):
+        ImagePyramid(model, (1.0, 0.5, 0.501))
+
+
 def test_its_cost_is_that_of_its_scales(model):
     scales = ImagePyramid(model, (0.5, 1.0))
     # The model itself, and once more at half the size.
