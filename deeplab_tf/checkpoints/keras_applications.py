@@ -146,7 +146,16 @@ def _fc(path: str) -> str:
 
 
 def _at_equal_distances(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array with `shape` of its values along each axis, the first and the last among them."""
+    """The array with `shape` of its values along each axis, the first and the last among them.
+
+    Raises:
+        InputError: it hasn't got so many.
+    """
+    if any(size > there for size, there in zip(shape, array.shape, strict=True)):
+        raise InputError(
+            f"VGG-16's fully connected layers have {array.shape} weights, the model has {shape}: "
+            "take at most 4096 for fc6_filters and 7 for fc6_kernel_size."
+        )
     for axis, size in enumerate(shape):
         places = np.round(np.linspace(0, array.shape[axis] - 1, size)).astype(int)
         array = np.take(array, places, axis)

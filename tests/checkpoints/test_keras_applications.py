@@ -143,3 +143,8 @@ def test_a_smaller_field_of_view_takes_rows_and_filters_at_equal_distances(vgg):
 def test_an_image_classifier_of_vgg_is_refused(vgg):
     with pytest.raises(dl.InputError, match="DeepLabV1 and DeepLabV2 take them"):
         read_keras_applications(dl.ImageClassifier(3, "vgg_16"), vgg)
+
+
+def test_a_head_larger_than_vggs_is_refused(vgg):
+    with pytest.raises(dl.InputError, match="at most 4096 for fc6_filters and 7 for fc6_kernel"):
+        read_keras_applications(dl.DeepLabV1(3, fc6_filters=300), vgg)
