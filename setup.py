@@ -57,14 +57,16 @@ EXTRAS = {
     # LiteRT moved into the core; the name stays valid.
     "lite": [],
     # The fully connected CRF outside a graph: compiles its loops over pixels and lattice vertices,
-    # some ten times as fast as the same in NumPy.
-    "crf": ["numba"],
+    # some ten times as fast as the same in NumPy. llvmlite is numba's own; a few of the loops are
+    # written in it, for vectors that the compiler doesn't find by itself.
+    "crf": ["numba", "llvmlite"],
     # What `make test` runs.
     "dev": [
         "hypothesis",  # properties of transforms and labels
         "jax",  # models give the official numbers on another backend too
         "mypy>=1.15",
         "numba",  # the CRF, and its properties
+        "llvmlite",
         "pytest>=8",
         "pytest-timeout",  # a test that hangs ends with a traceback
         "pytest-xdist",  # one worker per core, see the Makefile
