@@ -229,7 +229,10 @@ def test_rates_that_reach_past_the_pictures_are_told(arguments, size, words, tin
         ({"data": "nowhere"}, "no dataset.json in there"),
         ({"mixed_precision": "half"}, "mixed_precision is a Keras policy such as mixed_bfloat16"),
         ({"init": "portrat"}, "no preset or preset folder 'portrat'. Did you mean 'portrait'?"),
-        ({"model": ModelConfig("DeepLabV4")}, "model.class_name is one of DeepLabV1, DeepLabV2, DeepLabV3, "),
+        (
+            {"model": ModelConfig("DeepLabV4")},
+            "class_name is one of DeepLabV1, DeepLabV2, DeepLabV3, ",
+        ),
         (
             {"model": ModelConfig(arguments={"backbone": "mobilenet_v4"})},
             "model.arguments: unknown backbone 'mobilenet_v4'. Did you mean",
