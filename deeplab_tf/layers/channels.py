@@ -1,6 +1,7 @@
 """Channels: how many, and in which order."""
 
 import keras
+from keras import ops
 
 
 def make_divisible(value: float, divisor: int, minimum: int | None = None) -> int:
@@ -15,7 +16,7 @@ class ReverseChannels(keras.layers.Layer):
     """RGB becomes BGR: [B, H, W, C] -> [B, H, W, C]."""
 
     def call(self, inputs):
-        return inputs[..., ::-1]
+        return ops.flip(inputs, axis=-1)
 
     def compute_output_shape(self, input_shape):
         return input_shape
