@@ -1,6 +1,7 @@
 """Forward pass and training step beside keras-hub's DeepLabV3+ and torchvision's DeepLabV3.
 
     python benchmarks/models.py [--size 512] [--batch 2] [--rounds 5] [--only TEXT]
+    python benchmarks/models.py --profile   also the kernels that a forward pass spends its time in
     python benchmarks/models.py --start     import and build times, graph sizes
 
 `pip install keras-hub torchvision` into the environment first; a comparison whose library isn't
@@ -15,6 +16,7 @@ resident memory during the calls, less what the process held with its library im
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import importlib.util
@@ -37,6 +39,7 @@ import resident_memory
 
 CLASSES = 21
 PEERS = ("keras_hub", "torchvision")
+_KERNELS = 6  # of a profile
 
 
 # --- What is compared ---
@@ -140,6 +143,31 @@ class KerasSteps:
     def train(self):
         self.model.train_on_batch(self.images, self.labels)
 
+    def profile(self) -> dict[str, float]:
+        """Milliseconds in each kind of kernel of a forward pass, its weights frozen."""
+        import tensorflow as tf
+        from tensorflow.python.framework import convert_to_constants
+
+        call = tf.function(lambda x: self.model(x, training=False))
+        spec = tf.TensorSpec(self.images.shape)
+        frozen = convert_to_constants.convert_variables_to_constants_v2(
+            call.get_concrete_function(spec)
+        )
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(frozen.graph.as_graph_def(), name="")
+        feed, record = {frozen.inputs[0].name: self.images}, tf.compat.v1.RunMetadata()
+        options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
+        with tf.compat.v1.Session(graph=graph) as session:
+            for _ in range(2):  # the first times are those of getting ready
+                session.run(frozen.outputs[0].name, feed)
+            session.run(frozen.outputs[0].name, feed, options, record)
+        times: collections.Counter = collections.Counter()
+        for device in record.step_stats.dev_stats:
+            for node in device.node_stats:
+                kind = node.timeline_label.rpartition("= ")[2].partition("(")[0]
+                times[kind] += (node.op_end_rel_micros - node.op_start_rel_micros) / 1e3
+        return dict(times)
+
 
 class TorchSteps:
     """The same for a model of torchvision, in eager mode as its own scripts run it."""
@@ -171,6 +199,14 @@ class TorchSteps:
         loss.backward()
         self.optimizer.step()
         loss.item()
+
+    def profile(self) -> dict[str, float]:
+        """Milliseconds in each kind of kernel of a forward pass."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            self.forward()
+        return {kind.key: kind.self_cpu_time_total / 1e3 for kind in profiler.key_averages()}
 
 
 def multiply_adds(model, size: int) -> int:
@@ -224,12 +260,10 @@ def serve(side: Side, options) -> None:
     for line in sys.stdin:
         resident_memory.forget_peak()
         before = time.perf_counter()
-        getattr(steps, line.strip())()
+        result = getattr(steps, line.strip())()
         seconds = time.perf_counter() - before
-        print(
-            json.dumps({"seconds": seconds, "bytes": resident_memory.read("VmHWM") - held}),
-            flush=True,
-        )
+        peak = resident_memory.read("VmHWM") - held
+        print(json.dumps({"seconds": seconds, "bytes": peak, "result": result}), flush=True)
 
 
 class Worker:
@@ -254,13 +288,14 @@ class Worker:
             raise SystemExit("a side's process ended early; --verbose shows what it said.")
         return json.loads(line)
 
-    def ask(self, step: str, counted: bool) -> None:
+    def ask(self, step: str, counted: bool = False) -> Any:
         self._process.stdin.write(step + "\n")
         self._process.stdin.flush()
         answer = self._answer()
         if counted:
             self.seconds.append(answer["seconds"])
             self.bytes.append(answer["bytes"])
+        return answer["result"]
 
     def clear(self) -> None:
         self.seconds, self.bytes = [], []
@@ -297,6 +332,10 @@ def compare(title: str, options) -> None:
             f"     peak {peaks[0]:8.0f} MB{peaks[1]:8.0f} MB   ratio {peaks[0] / peaks[1]:.2f}",
             flush=True,
         )
+    if options.profile:
+        for side, worker in zip(("ours", "theirs"), workers, strict=True):
+            kernels = sorted(worker.ask("profile").items(), key=lambda item: -item[1])[:_KERNELS]
+            print(f"  {side}: " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in kernels))
     for worker in workers:
         worker.end()
 
@@ -382,6 +421,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="comparisons whose title has this in it")
     parser.add_argument("--jit", choices=("auto", "on", "off"), default="auto", help="XLA in Keras")
+    parser.add_argument("--profile", action="store_true", help="kernels of a forward pass too")
     parser.add_argument("--start", action="store_true", help="import, build and graph instead")
     parser.add_argument("--verbose", action="store_true", help="what the two sides say")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from deeplab_tf.cli.options import Numbers, chosen, inference_options
+from deeplab_tf.cli.options import Numbers, chosen, inference_options, scored_options
 from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
@@ -13,16 +13,7 @@ _SHOWN = 10
 
 
 @click.command(short_help="Search the CRF's parameters for a model on validation pictures.")
-@click.option(
-    "--model",
-    required=True,
-    metavar="PRESET|FOLDER|FILE",
-    help="A preset's name, a folder from train, convert or export, or a .tflite file.",
-)
-@click.option(
-    "--data", required=True, metavar="FOLDER", help="Records, or a folder of images and masks."
-)
-@click.option("--split", default="val", show_default=True, help="Which part of the data.")
+@scored_options
 @click.option(
     "--limit",
     type=click.IntRange(1),

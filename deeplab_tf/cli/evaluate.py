@@ -4,22 +4,13 @@ from pathlib import Path
 
 import click
 
-from deeplab_tf.cli.options import chosen, crf_option, inference_options
+from deeplab_tf.cli.options import chosen, crf_option, inference_options, scored_options
 from deeplab_tf.cli.places import check_place
 from deeplab_tf.errors import InputError
 
 
 @click.command(short_help="Score a model on records: IoU per class, warnings, worst pictures.")
-@click.option(
-    "--model",
-    required=True,
-    metavar="PRESET|FOLDER|FILE",
-    help="A preset's name, a folder from train, convert or export, or a .tflite file.",
-)
-@click.option(
-    "--data", required=True, metavar="FOLDER", help="Records, or a folder of images and masks."
-)
-@click.option("--split", default="val", show_default=True, help="Which part of the data.")
+@scored_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

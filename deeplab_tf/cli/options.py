@@ -78,9 +78,32 @@ crf_option = click.option(
 )
 
 
+_SCORED = (
+    click.option(
+        "--model",
+        required=True,
+        metavar="PRESET|FOLDER|FILE",
+        help="A preset's name, a folder from train, convert or export, or a .tflite file.",
+    ),
+    click.option(
+        "--data", required=True, metavar="FOLDER", help="Records, or a folder of images and masks."
+    ),
+    click.option("--split", default="val", show_default=True, help="Which part of the data."),
+)
+
+
+def scored_options(command: Callable) -> Callable:
+    """Adds what is scored, and on what: `model`, `data` and `split`."""
+    return _with(command, _SCORED)
+
+
 def inference_options(command: Callable) -> Callable:
     """Adds the options; the command gets them as keyword arguments."""
-    for option in reversed(_OPTIONS):
+    return _with(command, _OPTIONS)
+
+
+def _with(command: Callable, options: tuple) -> Callable:
+    for option in reversed(options):
         command = option(command)
     return command
 

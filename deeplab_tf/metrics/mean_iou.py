@@ -68,6 +68,13 @@ class ConfusionMatrix:
         self.ignore_label = ignore_label
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
 
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "ConfusionMatrix":
+        """Scores of counts that are there already: [num_classes, num_classes]."""
+        found = cls(len(matrix))
+        found.matrix = matrix
+        return found
+
     def update(self, labels: np.ndarray, predictions: np.ndarray) -> None:
         """Adds label and prediction maps of equal shape."""
         self.matrix += confusion_matrix(labels, predictions, self.num_classes, self.ignore_label)
@@ -81,13 +88,18 @@ class ConfusionMatrix:
         return np.where(labelled > 0, iou, np.nan)
 
     @property
+    def present(self) -> np.ndarray:
+        """Which classes are labelled *or* predicted: bool [num_classes]."""
+        return self.matrix.sum(1) + self.matrix.sum(0) > 0
+
+    @property
     def mean_iou(self) -> float:
         """Mean over classes that are labelled *or* predicted; 0 if no pixel counts.
 
         A class that is predicted but never labelled counts as 0, one in neither is left out.
         """
         union = self.matrix.sum(1) + self.matrix.sum(0) - np.diag(self.matrix)
-        present = union > 0
+        present = self.present
         if not present.any():
             return 0.0
         return float((np.diag(self.matrix)[present] / union[present]).mean())

@@ -96,6 +96,4 @@ class TrimapIoU:
 
 
 def _mean_iou(matrix: np.ndarray) -> float | None:
-    total = ConfusionMatrix(len(matrix))
-    total.matrix = matrix
-    return float(np.nanmean(total.class_iou)) if matrix.any() else None
+    return float(np.nanmean(ConfusionMatrix.of(matrix).class_iou)) if matrix.any() else None

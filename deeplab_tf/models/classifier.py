@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers
@@ -18,7 +17,7 @@ from deeplab_tf.models.deeplab_v3 import (
     backbone_options,
     find_backbone,
     layer_of,
-    refuse_unknown,
+    own_arguments,
 )
 from deeplab_tf.models.pixels import normalize_pixels
 
@@ -66,12 +65,7 @@ class ImageClassifier(SegmentationModel):
         name: str = "image_classifier",
         **kwargs,
     ):
-        arguments: dict[str, Any] = {
-            key: value
-            for key, value in locals().items()
-            if key not in ("self", "kwargs", "name", "__class__")
-        }
-        refuse_unknown(kwargs, arguments)
+        arguments = own_arguments(locals())
         record = backbone_at(backbone, output_stride)
         head, scope = record.classifier, record.scope
         for option, default in head.options.items():

@@ -5,7 +5,6 @@ https://arxiv.org/abs/1412.7062. The CRF is in `deeplab_tf.postprocess.crf`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import layers
@@ -17,7 +16,7 @@ from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.deeplab_v3 import (
     backbone_at,
     layer_of,
-    refuse_unknown,
+    own_arguments,
     semantic_output,
 )
 from deeplab_tf.models.pixels import normalize_pixels
@@ -79,12 +78,7 @@ class DeepLabV1(SegmentationModel):
         name: str = "deeplab_v1",
         **kwargs,
     ):
-        arguments: dict[str, Any] = {
-            key: value
-            for key, value in locals().items()
-            if key not in ("self", "kwargs", "name", "__class__")
-        }
-        refuse_unknown(kwargs, arguments)
+        arguments = own_arguments(locals())
         if backbone != "vgg_16":
             raise InputError(f"backbone of DeepLabV1 is vgg_16; got {backbone!r}.")
         record = backbone_at(backbone, output_stride)

@@ -19,7 +19,7 @@ from deeplab_tf.models.deeplab_v3 import (
     backbone_at,
     backbone_options,
     layer_of,
-    refuse_unknown,
+    own_arguments,
     semantic_output,
 )
 from deeplab_tf.models.image_pyramid import merge_scales, scale_suffix
@@ -80,12 +80,7 @@ class DeepLabV2(SegmentationModel):
         name: str = "deeplab_v2",
         **kwargs,
     ):
-        arguments: dict[str, Any] = {
-            key: value
-            for key, value in locals().items()
-            if key not in ("self", "kwargs", "name", "__class__")
-        }
-        refuse_unknown(kwargs, arguments)
+        arguments = own_arguments(locals())
         record = backbone_at(backbone, output_stride)
         if pool_ceil_mode is None:
             arguments["pool_ceil_mode"] = record.pixels == "BGR, mean"

@@ -171,12 +171,7 @@ class DeepLabV3(SegmentationModel):
         name: str = "deeplab_v3",
         **kwargs,
     ):
-        arguments: dict[str, Any] = {
-            key: value
-            for key, value in locals().items()
-            if key not in ("self", "kwargs", "name", "__class__")
-        }
-        refuse_unknown(kwargs, arguments)
+        arguments = own_arguments(locals())
         record = backbone_at(backbone, output_stride)
         if atrous_rates is None:
             atrous_rates = arguments["atrous_rates"] = ATROUS_RATES[output_stride]
@@ -282,13 +277,24 @@ class DeepLabV3(SegmentationModel):
         return r"logits\.semantic|auxiliary\.logits"
 
 
-def refuse_unknown(kwargs: dict[str, Any], arguments: dict[str, Any]) -> None:
-    """Keras takes any further argument and forgets it: a misspelt option would do nothing."""
-    for option in kwargs:
+def own_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """A constructor's arguments by name, but for `name`: what its config is made of.
+
+    Args:
+        given: its `locals()`, before it has any others.
+
+    Raises:
+        InputError: an option that there isn't. Keras takes any further argument and forgets it: a
+            misspelt option would do nothing.
+    """
+    left_out = ("self", "kwargs", "name", "__class__")
+    arguments = {key: value for key, value in given.items() if key not in left_out}
+    for option in given["kwargs"]:
         if option not in ("trainable", "dtype"):
             near = difflib.get_close_matches(option, arguments, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise InputError(f"no option {option!r}.{hint} Options: {', '.join(arguments)}.")
+    return arguments
 
 
 def backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> dict[str, Any]:

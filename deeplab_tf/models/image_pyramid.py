@@ -118,7 +118,7 @@ class ImagePyramid(SegmentationModel):
     at a common size; "logits" is the merged one.
 
     Raises:
-        InputError: an unknown merge method or no scale.
+        InputError: an unknown merge method, no scale, or one of them twice.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import numpy as np
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_file, write_json
 from deeplab_tf.postprocess.crf_parameters import CrfParameters
+from deeplab_tf.training.curves import new_figure, png
 
 # w1, sigma_alpha, sigma_beta.
 Candidate = tuple[float, float, float]
@@ -144,21 +145,16 @@ def write_search(found: CrfSearch, out: Path) -> Path:
     write_json(out, found.to_json())
     picture = out.with_suffix(".png")
     with atomic_file(picture, suffix=".png") as temporary:
-        _figure(found).savefig(temporary, format="png", dpi=110)
+        temporary.write_bytes(png(_figure(found)))
     return picture
 
 
 def _figure(found: CrfSearch):
     """A heat map for each round: mean IoU by the two widths, at the round's best w1."""
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    from matplotlib.figure import Figure
-
     columns = [len(grid.sigma_beta) for grid in found.grids]
     rows = max(len(grid.sigma_alpha) for grid in found.grids)
     size = (max(6.0, 0.75 * sum(columns) + 1.5 * len(columns)), max(2.5, 0.5 * rows + 1.5))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(*size)
     panels = figure.subplots(1, len(columns), width_ratios=columns, squeeze=False)[0]
     shown = [_best_map(found, grid) for grid in found.grids]
     limits = min(values.min() for _, values in shown), max(values.max() for _, values in shown)

@@ -25,7 +25,7 @@ from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_file
 from deeplab_tf.inference.base import PixelScores, Runner, ScoreMap
 from deeplab_tf.inference.crf import CrfRunner
-from deeplab_tf.metrics.mean_iou import ConfusionMatrix, confusion_matrix
+from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.postprocess.crf import PictureCrf, unary_from_probabilities
 from deeplab_tf.postprocess.crf_parameters import CrfParameters
 from deeplab_tf.postprocess.permutohedral import free_memory, loops
@@ -135,13 +135,7 @@ class _Round:
 
     def scores(self) -> list[float]:
         """Mean IoU without a CRF, then of each candidate."""
-        return [_mean_iou(matrix) for matrix in self.matrices]
-
-
-def _mean_iou(matrix: np.ndarray) -> float:
-    total = ConfusionMatrix(len(matrix))
-    total.matrix = matrix
-    return total.mean_iou
+        return [ConfusionMatrix.of(matrix).mean_iou for matrix in self.matrices]
 
 
 class _Partial:
@@ -249,7 +243,7 @@ class _Search:
                 self._save()
                 if index == first:
                     self._foretell(time.perf_counter() - begun, self._total - first)
-        self._check_complete(current)
+        self._counter.examples.refuse_fewer(current.pictures, self._total)
 
     def _save(self) -> None:
         seconds = time.perf_counter() - self._started
@@ -280,16 +274,6 @@ class _Search:
 
         with bar(f"round {len(self._rounds)}", quiet=not self._progress) as advance:
             yield lambda count: advance(count, each * self._total)
-
-    def _check_complete(self, current: _Round) -> None:
-        """Refuses a split that is shorter than listed, as `evaluate` does."""
-        if current.pictures < self._total:
-            examples = self._counter.examples
-            raise InputError(
-                f"{examples.name}: {current.pictures} pictures in {examples.split!r}, though "
-                f"{examples.count} are listed. A file is cut short: copy it or build the records "
-                "again."
-            )
 
     def _found(self, known: Mapping[Candidate, float]) -> CrfSearch:
         counter = self._counter
@@ -348,7 +332,7 @@ class _Counter:
         name, image, label = example
         scores = self._scores(index, image)
         values = self._match(scores.num_classes)
-        confusion = functools.partial(self._confusion, name, label)
+        confusion = functools.partial(self.examples.confusion, name, label)
         found = np.empty_like(current.matrices)
         found[0] = confusion(values[scores.labels()])
         unary = unary_from_probabilities(scores.probabilities())
@@ -382,16 +366,6 @@ class _Counter:
         if note and note not in self.notes:
             self.notes.append(note)
         return values
-
-    def _confusion(self, name: str, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        examples = self.examples
-        try:
-            return confusion_matrix(label, prediction, len(examples.classes), examples.ignore_label)
-        except ValueError:
-            raise InputError(
-                f"{examples.name}: the label of {name} has values outside "
-                f"0..{len(examples.classes) - 1}; look for them with: deeplab-tf data check"
-            ) from None
 
     def _spread(
         self, image: np.ndarray, classes: int, candidates: Sequence[Candidate], score: Callable

@@ -9,7 +9,7 @@ from deeplab_tf.training.scores import TrimapCurve
 
 def draw_curves(entries: list[dict], path: Path) -> None:
     """Draws loss, scores and learning rate over steps into a PNG."""
-    figure = _figure(12, 3.5)
+    figure = new_figure(12, 3.5)
     steps = [entry["step"] for entry in entries]
     panels = (
         ("loss", ["loss"]),
@@ -28,12 +28,12 @@ def draw_curves(entries: list[dict], path: Path) -> None:
         if len(names) > 1 and axes.get_legend_handles_labels()[0]:
             axes.legend()
     with atomic_file(path, suffix=".png") as temporary:
-        temporary.write_bytes(_png(figure))
+        temporary.write_bytes(png(figure))
 
 
 def trimap_png(curve: TrimapCurve) -> bytes:
     """Mean IoU over the width of bands around outlines, drawn."""
-    figure = _figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     lines = [("with the CRF" if curve.without_crf else "", curve.mean_iou, "-")]
     lines += [("without", curve.without_crf, "--")] if curve.without_crf else []
@@ -48,10 +48,11 @@ def trimap_png(curve: TrimapCurve) -> bytes:
     axes.grid(alpha=0.3)
     if len(lines) > 1:
         axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """A matplotlib figure in inches that needs no screen."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
@@ -60,7 +61,8 @@ def _figure(width: float, height: float):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
+    """A figure as the content of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

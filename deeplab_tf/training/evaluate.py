@@ -19,7 +19,7 @@ from deeplab_tf.inference.base import Runner
 from deeplab_tf.inference.crf import CrfRunner
 from deeplab_tf.inference.runner import load_runner
 from deeplab_tf.metrics.boundary_iou import BoundaryIoU
-from deeplab_tf.metrics.mean_iou import ConfusionMatrix, confusion_matrix
+from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.metrics.trimap import TrimapIoU
 from deeplab_tf.training.examples import Examples, open_examples
 from deeplab_tf.training.findings import plain_warnings
@@ -143,16 +143,7 @@ class _Tally:
         return values
 
     def _add(self, name: str, image: np.ndarray, label: np.ndarray, prediction: np.ndarray):
-        examples, single = self._examples, ConfusionMatrix(len(self._examples.classes))
-        try:
-            single.matrix = confusion_matrix(
-                label, prediction, len(examples.classes), examples.ignore_label
-            )
-        except ValueError:
-            raise InputError(
-                f"{examples.name}: the label of {name} has values outside "
-                f"0..{len(examples.classes) - 1}; look for them with: deeplab-tf data check"
-            ) from None
+        single = ConfusionMatrix.of(self._examples.confusion(name, label, prediction))
         self._total.matrix += single.matrix
         if self._boundary is not None:
             self._boundary.update(label, prediction)
@@ -185,11 +176,7 @@ class _Tally:
     def compare_count(self, limit: int | None) -> None:
         """Refuses a split that is shorter than listed: a shard may end where a record ends."""
         listed, found = self._examples.count, len(self._pictures)
-        if found < min(listed, limit or listed):
-            raise InputError(
-                f"{self._examples.name}: {found} pictures in {self._examples.split!r}, though "
-                f"{listed} are listed. A file is cut short: copy it or build the records again."
-            )
+        self._examples.refuse_fewer(found, limit)
         if found > listed:
             self._notes.append(f"only {listed} pictures are listed, but {found} were found")
 
@@ -238,7 +225,7 @@ class _Tally:
     def _note_other_classes(self) -> None:
         """Says so if the means with and without the CRF are over different classes."""
         after, before = self._total, self._total_before
-        counts = [int((m.matrix.sum(0) + m.matrix.sum(1) > 0).sum()) for m in (before, after)]
+        counts = [int(m.present.sum()) for m in (before, after)]
         if counts[0] == counts[1]:
             return
         means = [float(np.nanmean(m.class_iou)) for m in (before, after)]

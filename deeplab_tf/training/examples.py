@@ -13,6 +13,7 @@ from deeplab_tf.datasets import DatasetDescriptor, load, reading
 from deeplab_tf.datasets.descriptors import FILE_NAME
 from deeplab_tf.datasets.folder import FolderSet, read_mask, scan_folder
 from deeplab_tf.errors import InputError
+from deeplab_tf.metrics.mean_iou import confusion_matrix
 from deeplab_tf.pictures import Colors, read_image
 
 # Name, uint8 [H, W, 3], class of each pixel [H, W].
@@ -44,6 +45,33 @@ class Examples:
 
     def __iter__(self) -> Iterator[Example]:
         return self.read()
+
+    def confusion(self, name: str, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """The `confusion_matrix` of a picture.
+
+        Raises:
+            InputError: its label has values outside the classes.
+        """
+        count = len(self.classes)
+        try:
+            return confusion_matrix(label, prediction, count, self.ignore_label)
+        except ValueError:
+            raise InputError(
+                f"{self.name}: the label of {name} has values outside 0..{count - 1}; look for "
+                "them with: deeplab-tf data check"
+            ) from None
+
+    def refuse_fewer(self, found: int, limit: int | None) -> None:
+        """Refuses a split that is shorter than listed: a shard may end where a record ends.
+
+        Raises:
+            InputError: it is, though no more than `limit` pictures were wanted.
+        """
+        if found < min(self.count, limit or self.count):
+            raise InputError(
+                f"{self.name}: {found} pictures in {self.split!r}, though {self.count} are listed. "
+                "A file is cut short: copy it or build the records again."
+            )
 
 
 def open_examples(data: str | os.PathLike, split: str) -> Examples:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_tf.metrics.mean_iou import ConfusionMatrix
+
 # Bands of the trimap curve that are told in words.
 _TOLD = (1, 5, 10, 20, 40)
 
@@ -129,7 +131,7 @@ class Scores:
     @property
     def classes_in_mean(self) -> int:
         """How many classes are labelled or predicted: the mean is over these."""
-        return int(((self.confusion.sum(0) + self.confusion.sum(1)) > 0).sum())
+        return int(ConfusionMatrix.of(self.confusion).present.sum())
 
     @property
     def mean_iou_text(self) -> str:

@@ -32,6 +32,8 @@ def test_a_side_of_ours_predicts_trains_and_is_counted(benchmark):
     options = argparse.Namespace(size=33, batch=2, jit="auto")
     steps = benchmark.KerasSteps(model, options)
     assert steps.macs == count(model, (33, 33)).multiply_adds
+    # Its atrous convolutions are kernels of their own, not pieces of a map.
+    assert {"Conv2D", "DepthwiseConv2dNative", "ResizeBilinear"} <= set(steps.profile())
     before = model.get_weights()
     steps.forward()
     assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
