@@ -7,6 +7,11 @@ SEMANTIC_LABEL = "semantic_label"
 SEMANTIC_LOGITS = "semantic_logits"
 CLASS_LOGITS = "class_logits"
 AUXILIARY_LOGITS = "auxiliary_logits"
+PANOPTIC_LABEL = "panoptic_label"
+CENTER_HEATMAP = "center_heatmap"
+OFFSET_MAP = "offset_map"
+INSTANCE_MAP = "instance_map"
+INSTANCE_SCORE = "instance_score"
 
 # Features of a TFRecord, as the official code writes and reads them.
 RECORD_IMAGE = "image/encoded"
