@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # Public name -> the module that has it. Looked up on first use, so that `import deeplab_tf`
 # and commands that need no model never load TensorFlow.
 _PUBLIC = {
+    "AxialDeepLab": "deeplab_tf.models.panoptic_deeplab",
     "BACKBONES": "deeplab_tf.backbones",
     "DeepLabV1": "deeplab_tf.models.deeplab_v1",
     "DeepLabV2": "deeplab_tf.models.deeplab_v2",
@@ -16,6 +17,7 @@ _PUBLIC = {
     "ImageClassifier": "deeplab_tf.models.classifier",
     "InputError": "deeplab_tf.errors",
     "ModelInfo": "deeplab_tf.models.info",
+    "PanopticDeepLab": "deeplab_tf.models.panoptic_deeplab",
     "from_preset": "deeplab_tf.models.presets",
     "list_presets": "deeplab_tf.models.presets",
     "segment": "deeplab_tf.inference.segment",

@@ -5,16 +5,18 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from deeplab_tf.backbones import classifier, resnet, xception
+from deeplab_tf.backbones import axial_resnet, classifier, resnet, xception
 from deeplab_tf.backbones.classifier import Classifier
 from deeplab_tf.backbones.hnasnet import nas_hnasnet
 from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2, mobilenet_v2_torch
 from deeplab_tf.backbones.mobilenet_v3 import (
     mobilenet_edgetpu,
     mobilenet_v3_large,
+    mobilenet_v3_large_deeplab2,
     mobilenet_v3_large_seg,
     mobilenet_v3_large_torch,
     mobilenet_v3_small,
+    mobilenet_v3_small_deeplab2,
     mobilenet_v3_small_seg,
 )
 from deeplab_tf.backbones.pnasnet import nas_pnasnet
@@ -59,6 +61,11 @@ def _resnet(variant: resnet.Variant, pixels: str = "[-1, 1]") -> Backbone:
 def _xception(variant: xception.Variant) -> Backbone:
     build = functools.partial(xception.xception, variant)
     return Backbone(build, variant.scope, classifier.XCEPTION)
+
+
+def _axial_resnet(variant: axial_resnet.Variant) -> Backbone:
+    build = functools.partial(axial_resnet.axial_resnet, variant)
+    return Backbone(build, axial_resnet.SCOPE, classifier.RESNET)
 
 
 BACKBONES = {
@@ -107,5 +114,26 @@ BACKBONES = {
     ),
     "mobilenet_v3_large_torch": Backbone(
         mobilenet_v3_large_torch, "MobilenetV3", classifier.MOBILENET_V3_LARGE, pixels="mean, std"
+    ),
+    # Of the panoptic models, as deeplab2 has them and calls them.
+    "resnet50": _axial_resnet(axial_resnet.RESNET_50),
+    "resnet50_beta": _axial_resnet(axial_resnet.RESNET_50_BETA),
+    "wide_resnet41": _axial_resnet(axial_resnet.SWIDERNET),
+    "swidernet": _axial_resnet(axial_resnet.SWIDERNET),
+    "axial_resnet_s": _axial_resnet(axial_resnet.AXIAL_RESNET_S),
+    "axial_resnet_m": _axial_resnet(axial_resnet.AXIAL_RESNET_M),
+    "axial_resnet_l": _axial_resnet(axial_resnet.AXIAL_RESNET_L),
+    "axial_deeplab_s": _axial_resnet(axial_resnet.AXIAL_DEEPLAB_S),
+    "axial_deeplab_m": _axial_resnet(axial_resnet.AXIAL_DEEPLAB_M),
+    "axial_deeplab_l": _axial_resnet(axial_resnet.AXIAL_DEEPLAB_L),
+    "axial_deeplab_xl": _axial_resnet(axial_resnet.AXIAL_DEEPLAB_XL),
+    "axial_swidernet": _axial_resnet(axial_resnet.AXIAL_SWIDERNET),
+    "max_deeplab_s_backbone": _axial_resnet(axial_resnet.MAX_DEEPLAB_S),
+    "max_deeplab_l_backbone": _axial_resnet(axial_resnet.MAX_DEEPLAB_L),
+    "mobilenet_v3_large_deeplab2": Backbone(
+        mobilenet_v3_large_deeplab2, "MobilenetV3", classifier.MOBILENET_V3_LARGE
+    ),
+    "mobilenet_v3_small_deeplab2": Backbone(
+        mobilenet_v3_small_deeplab2, "MobilenetV3", classifier.MOBILENET_V3_SMALL
     ),
 }

@@ -10,7 +10,7 @@ from typing import Any
 from deeplab_tf.backbones.inverted_residual import inverted_residual
 from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.layers.channels import make_divisible
-from deeplab_tf.layers.conv import BatchNormSettings, conv_bn_act
+from deeplab_tf.layers.conv import PANOPTIC_BN, BatchNormSettings, conv_bn_act
 
 BATCH_NORM = BatchNormSettings(epsilon=1e-3, momentum=0.997)
 
@@ -89,6 +89,10 @@ def _build(
     output_stride: int,
     depth_multiplier: float,
     torch: bool = False,
+    batch_norm: BatchNormSettings = BATCH_NORM,
+    padding: str = "same",
+    gate_activation: str = "q_sigmoid",
+    stem_endpoint: str = "",
 ) -> dict:
     """[B, H, W, 3] -> endpoints; `low_level` maps block numbers to names.
 
@@ -100,13 +104,13 @@ def _build(
         return make_divisible(channels * depth_multiplier, 8)
 
     tracker = StrideTracker(output_stride, keeps_rate=not torch)
-    padding = "explicit" if torch else "same"
-    shared: dict[str, Any] = dict(activation=activation, batch_norm=BATCH_NORM, initializer=0.09)
+    padding = "explicit" if torch else padding
+    shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm, initializer=0.09)
     strides, _ = tracker.next(2)
     x = conv_bn_act(
         x, width(stem), 3, strides=strides, padding=padding, **shared, name=f"{scope}.Conv"
     )
-    endpoints = {}
+    endpoints = {stem_endpoint: x} if stem_endpoint else {}
     for number, block in enumerate(blocks):
         strides, rate = tracker.next(block.stride)
         x, filtered = inverted_residual(
@@ -117,10 +121,10 @@ def _build(
             strides=strides,
             dilation_rate=rate,
             activation="hard_swish" if block.swish else "relu",
-            batch_norm=BATCH_NORM,
+            batch_norm=batch_norm,
             padding=padding,
             use_squeeze_excite=block.se,
-            gate_activation="hard_sigmoid" if torch else "q_sigmoid",
+            gate_activation="hard_sigmoid" if torch else gate_activation,
             fused=block.fused,
             residual=block.residual,
             name=f"{scope}.expanded_conv" + (f"_{number}" if number else ""),
@@ -196,6 +200,39 @@ def mobilenet_v3_small_seg(x, *, output_stride: int, depth_multiplier: float = 1
     """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 288 channels."""
     options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
     return _small(x, _last_blocks(3, 48), 288, **options)
+
+
+def _deeplab2(epsilon: float) -> dict[str, Any]:
+    """deeplab2's: its batch norm, padding alike on all sides, and a sigmoid in the gates."""
+    batch_norm = dataclasses.replace(PANOPTIC_BN, epsilon=epsilon)
+    return dict(batch_norm=batch_norm, padding="explicit", gate_activation="sigmoid")
+
+
+def mobilenet_v3_large_deeplab2(
+    x,
+    *,
+    output_stride: int,
+    depth_multiplier: float = 1.0,
+    batch_norm_epsilon: float = PANOPTIC_BN.epsilon,
+) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 960 channels, and there is "res1"."""
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    options |= _deeplab2(batch_norm_epsilon)
+    low_level = {0: "res1", **_LARGE_LOW_LEVEL}
+    return _large(x, _last_blocks(6, 160), 960, low_level=low_level, **options)
+
+
+def mobilenet_v3_small_deeplab2(
+    x,
+    *,
+    output_stride: int,
+    depth_multiplier: float = 1.0,
+    batch_norm_epsilon: float = PANOPTIC_BN.epsilon,
+) -> dict:
+    """[B, H, W, 3] in [-1, 1] -> endpoints; "res5" has 576 channels, and there is "res1"."""
+    options: dict[str, Any] = dict(output_stride=output_stride, depth_multiplier=depth_multiplier)
+    options |= _deeplab2(batch_norm_epsilon)
+    return _small(x, _last_blocks(6, 96), 576, stem_endpoint="res1", **options)
 
 
 def mobilenet_edgetpu(x, *, output_stride: int, depth_multiplier: float = 1.0) -> dict:

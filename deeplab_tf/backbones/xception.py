@@ -109,7 +109,7 @@ def _module(x, block: Block, *, strides: int, rates: Sequence[int], bounded: boo
             dilation_rate=rate,
             activation=relu if block.shortcut == "none" else linear,
             padding="same" if bounded else "explicit",
-            stddevs=(_STDDEV, _STDDEV),
+            initializers=(_STDDEV, _STDDEV),
             **shared,
             name=scope,
         )

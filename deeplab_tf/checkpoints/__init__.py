@@ -8,6 +8,7 @@ import keras
 
 from deeplab_tf.checkpoints import (
     caffe,
+    deeplab2,
     frozen_graph,
     keras_applications,
     pytorch,
@@ -25,6 +26,7 @@ __all__ = ["Assigned", "Loaded", "Source", "assign", "load", "read"]
 _LOG = logging.getLogger(__name__)
 
 CHECKPOINT, FROZEN_GRAPH, TFLITE = "TF1 checkpoint", "frozen graph", "TFLite"
+DEEPLAB2 = "deeplab2 (TF2) checkpoint"
 PYTORCH, CAFFE = "PyTorch state dict", "Caffe model"
 PRESET, KERAS_APPLICATIONS = "preset folder", "ImageNet weights of keras.applications"
 # How files begin that people give by mistake, and what to do with them.
@@ -49,10 +51,10 @@ def load(
 
     Args:
         model: of the architecture that the file holds.
-        path: a TF1 checkpoint (folder, prefix or one of its files), a frozen graph (.pb), a
-            float TFLite file of an official model, a .caffemodel, or a PyTorch state dict (.pth,
-            .pt, .safetensors), which is read without PyTorch and without running anything in it. Or
-            a preset folder, such as `ImageClassifier.save_to_preset` writes; or
+        path: a checkpoint of TF1 or of deeplab2 (folder, prefix or one of its files), a frozen
+            graph (.pb), a float TFLite file of an official model, a .caffemodel, or a PyTorch state
+            dict (.pth, .pt, .safetensors), which is read without PyTorch and without running
+            anything in it. Or a preset folder, such as `ImageClassifier.save_to_preset` writes; or
             "keras_applications" for those ImageNet weights, which Keras downloads.
         new_last_layer: True leaves the last layer as it was made in any case; False makes
             another number of classes an error.
@@ -85,17 +87,21 @@ def read(path: str | os.PathLike, model: keras.Model) -> Source:
         # Its names are our paths, which the rule of TF1 leaves as they are.
         return Source(str(path), kind, read_variables(Path(path) / WEIGHTS_FILE))
     if kind == CHECKPOINT:
-        return Source(str(tf1.checkpoint_prefix(path)), kind, tf1.read_checkpoint(path))
+        prefix, arrays = str(tf1.checkpoint_prefix(path)), tf1.read_checkpoint(path)
+        if deeplab2.OBJECT_GRAPH not in arrays:
+            return Source(prefix, kind, arrays)
+        names = deeplab2.Deeplab2Names(model)
+        return Source(prefix, DEEPLAB2, deeplab2.by_attributes(arrays), names=names)
     if kind == TFLITE:
         arrays, origins = tflite.unfold(tflite.read_tflite(path), model)
         return Source(str(path), kind, arrays, origins)
     if kind == CAFFE:
         arrays = caffe.read_caffemodel(path)
-        names = pytorch.PyTorchNames(model, arrays)
-        return Source(str(path), kind, pytorch.to_tensorflow(arrays, names, model), names=names)
+        modules = pytorch.PyTorchNames(model, arrays)
+        return Source(str(path), kind, pytorch.to_tensorflow(arrays, modules, model), names=modules)
     if kind == PYTORCH:
-        arrays, names, origins = pytorch.read_pytorch(path, model)
-        return Source(str(path), kind, arrays, origins, names)
+        arrays, modules, origins = pytorch.read_pytorch(path, model)
+        return Source(str(path), kind, arrays, origins, modules)
     return Source(str(path), kind, frozen_graph.read_frozen_graph(path))
 
 
@@ -141,7 +147,8 @@ def recognise(path: str | os.PathLike) -> str:
         if path.suffix == ".pb":
             raise
         raise InputError(
-            f"{path} is none of what can be read: a TF1 checkpoint, a frozen graph (.pb), a float "
-            "TFLite file, a Caffe model (.caffemodel), a PyTorch state dict (.pth, .safetensors)."
+            f"{path} is none of what can be read: a TensorFlow checkpoint, a frozen graph (.pb), a "
+            "float TFLite file, a Caffe model (.caffemodel), a PyTorch state dict (.pth, "
+            ".safetensors)."
         ) from None
     return FROZEN_GRAPH

@@ -22,8 +22,6 @@ _SEPARABLE = {
 _SLOTS = r"Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?|ExponentialMovingAverage"
 _NOT_WEIGHTS = re.compile(rf"global_step|(.*/)?beta[12]_power|.*/({_SLOTS})")
 _DATA_SUFFIX = re.compile(r"\.data-\d{5}-of-\d{5}$")
-# Only object-based (TF2) checkpoints have this key.
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def variable_path(name: str, model: keras.Model) -> str:
@@ -128,10 +126,12 @@ def _data_files(prefix: str) -> list[Path]:
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Variable name -> array of a TF1 checkpoint, optimiser slots included.
+    """Variable name -> array of a checkpoint of TF1 or TF2, optimiser slots included.
+
+    What isn't a variable, such as the graph of objects in those of TF2, has an array too.
 
     Raises:
-        InputError: there is none, a file of it is missing or cut short, or it is a TF2 one.
+        InputError: there is none, or a file of it is missing or cut short.
     """
     import tensorflow as tf
 
@@ -147,11 +147,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         reader = tf.train.load_checkpoint(prefix)
         names = sorted(reader.get_variable_to_shape_map())
-        if _OBJECT_GRAPH not in names:
-            return {name: reader.get_tensor(name) for name in names}
+        return {name: reader.get_tensor(name) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{prefix}: the checkpoint is incomplete or damaged ({reason}); download it again."
         ) from None
-    raise InputError(f"{prefix}: a TF2 (object-based) checkpoint; only those of TF1 can be read.")

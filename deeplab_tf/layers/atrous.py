@@ -24,12 +24,18 @@ class AtrousConv2D(layers.Conv2D):
     def call(self, inputs):
         if not self._is_ours():
             return super().call(inputs)
-        kernel = ops.cast(ops.convert_to_tensor(self.kernel), inputs.dtype)
-        convolve = _convolve if _gradients_wanted.get() else _dilated
-        outputs = convolve(inputs, kernel, self.dilation_rate)
+        outputs = self.at_rates(inputs, self.dilation_rate)
         if self.use_bias:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def at_rates(self, inputs, rates: tuple[int, int]):
+        """The kernel alone at given atrous rates: [B, H, W, C] -> [B, H, W, F]."""
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel), inputs.dtype)
+        if not self._is_ours():
+            return ops.conv(inputs, kernel, 1, self.padding, self.data_format, rates)
+        convolve = _convolve if _gradients_wanted.get() else _dilated
+        return convolve(inputs, kernel, rates)
 
     def _is_ours(self) -> bool:
         return (

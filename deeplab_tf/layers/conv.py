@@ -5,7 +5,8 @@ A block's layers take the names of the official variable scopes, with "." for "/
 
 import dataclasses
 
-from keras import initializers, layers, ops
+from keras import initializers as keras_initializers
+from keras import layers, ops
 
 from deeplab_tf.layers.atrous import AtrousConv2D
 from deeplab_tf.layers.normalization import BatchNorm
@@ -21,13 +22,15 @@ class BatchNormSettings:
 
 # Image pooling, ASPP, projections and decoder, on any backbone.
 HEAD_BN = BatchNormSettings(epsilon=1e-5, momentum=0.9997)
+# Everywhere in the panoptic models, backbones and heads.
+PANOPTIC_BN = BatchNormSettings(epsilon=1e-3, momentum=0.99)
 
 
 def _initializer(initializer: str | float):
     """A new initializer at each call: a shared one would repeat its values."""
     if isinstance(initializer, str):
-        return initializers.get(initializer)
-    return initializers.TruncatedNormal(stddev=initializer)
+        return keras_initializers.get(initializer)
+    return keras_initializers.TruncatedNormal(stddev=initializer)
 
 
 def _clip6(x):
@@ -71,10 +74,21 @@ def explicit_padding(x, kernel_size: int, dilation_rate: int = 1, *, name: str):
     return layers.ZeroPadding2D((pad, pad), name=name)(x)
 
 
-def _normalize_and_activate(x, *, activation, batch_norm, name):
+def normalize_and_activate(
+    x,
+    *,
+    activation: str | None,
+    batch_norm: BatchNormSettings | None,
+    gamma_initializer: str = "ones",
+    name: str,
+):
+    """What follows a convolution; either may be left out with None."""
     if batch_norm is not None:
         x = BatchNorm(
-            epsilon=batch_norm.epsilon, momentum=batch_norm.momentum, name=f"{name}.BatchNorm"
+            epsilon=batch_norm.epsilon,
+            momentum=batch_norm.momentum,
+            gamma_initializer=gamma_initializer,
+            name=f"{name}.BatchNorm",
         )(x)
     return activate(x, activation, name=f"{name}.{activation}")
 
@@ -90,13 +104,15 @@ def conv_bn_act(
     batch_norm: BatchNormSettings | None = HEAD_BN,
     padding: str = "same",
     initializer: str | float = "glorot_uniform",
+    gamma_initializer: str = "ones",
     name: str,
 ):
     """Convolution, batch norm, activation: [B, H, W, C] -> [B, H', W', filters].
 
     Without batch norm the convolution has a bias. `padding` is "same" (TensorFlow's), "valid" or
     "explicit" (see `explicit_padding`; it only matters with a stride). `initializer` is a Keras
-    initializer's name, or the deviation of a truncated normal.
+    initializer's name, or the deviation of a truncated normal; `gamma_initializer`, "zeros" in the
+    last convolution of a residual block, lets the network begin as its shortcuts.
     """
     if padding == "explicit":
         padding = "same"
@@ -114,7 +130,13 @@ def conv_bn_act(
         kernel_initializer=_initializer(initializer),
         name=name,
     )(x)
-    return _normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
+    return normalize_and_activate(
+        x,
+        activation=activation,
+        batch_norm=batch_norm,
+        gamma_initializer=gamma_initializer,
+        name=name,
+    )
 
 
 def depthwise_bn_act(
@@ -144,7 +166,7 @@ def depthwise_bn_act(
         depthwise_initializer=_initializer(initializer),
         name=name,
     )(x)
-    return _normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
+    return normalize_and_activate(x, activation=activation, batch_norm=batch_norm, name=name)
 
 
 def separable_conv_bn_act(
@@ -157,13 +179,14 @@ def separable_conv_bn_act(
     activation: str | None = "relu",
     batch_norm: BatchNormSettings | None = HEAD_BN,
     padding: str = "same",
-    stddevs: tuple[float, float] = (0.33, 0.06),
+    initializers: tuple[str | float, str | float] = (0.33, 0.06),
     name: str,
 ):
     """Atrous separable convolution: [B, H, W, C] -> [B, H', W', filters].
 
     Batch norm and activation follow the depthwise *and* the pointwise part (v3+, Sec. 3.1), each
-    initialised with its own of the `stddevs`; their default is that of the heads.
+    begun with its own of the `initializers` (see `conv_bn_act`), whose default is that of the
+    semantic models' heads.
     """
     x = depthwise_bn_act(
         x,
@@ -173,7 +196,7 @@ def separable_conv_bn_act(
         activation=activation,
         batch_norm=batch_norm,
         padding=padding,
-        initializer=stddevs[0],
+        initializer=initializers[0],
         name=f"{name}_depthwise",
     )
     return conv_bn_act(
@@ -182,6 +205,6 @@ def separable_conv_bn_act(
         1,
         activation=activation,
         batch_norm=batch_norm,
-        initializer=stddevs[1],
+        initializer=initializers[1],
         name=f"{name}_pointwise",
     )

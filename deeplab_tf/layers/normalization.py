@@ -58,3 +58,81 @@ def _normalize(x, gamma, beta, epsilon):
     outputs = ops.cast((wide - mean) * inverse + beta, x.dtype)
     count = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
     return outputs, mean, variance * (count / ops.maximum(count - 1.0, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class SummedBatchNorm(BatchNorm):
+    """Batch norm of several terms, each by its own statistics, and their sum.
+
+    Args:
+        count: number of terms.
+        kept_axes: axes of a term that are normalised one by one; its first axis isn't among them.
+        momentum, epsilon, freeze_statistics: see `BatchNorm`.
+
+    Inputs: a list of `count` tensors of one shape. Output: one tensor of that shape. Variables have
+    a first axis for the terms, and one of length 1 for every axis that isn't kept.
+    """
+
+    def __init__(self, count: int, kept_axes: tuple[int, ...], *, momentum, epsilon, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+        self.count = count
+        self.kept_axes = tuple(kept_axes)
+
+    def build(self, input_shape):
+        """`input_shape` is that of one term."""
+        shape = [n if axis in self.kept_axes else 1 for axis, n in enumerate(input_shape)]
+        self._axes = tuple(axis for axis in range(len(shape)) if axis not in self.kept_axes)
+        settings = (
+            ("gamma", "ones", True),
+            ("beta", "zeros", True),
+            ("moving_mean", "zeros", False),
+            ("moving_variance", "ones", False),
+        )
+        for name, initializer, trainable in settings:
+            weight = self.add_weight(
+                shape=(self.count, *shape),
+                initializer=initializer,
+                trainable=trainable,
+                autocast=False,
+                name=name,
+            )
+            setattr(self, name, weight)
+        self.built = True
+
+    def uses_batch_statistics(self, training) -> bool:
+        """Whether a call normalises by what it sees, not by the moving statistics."""
+        return bool(training) and self.trainable and not self.freeze_statistics
+
+    def scales_and_shift(self):
+        """By the moving statistics: a factor for each term [count, ...], one shift for the sum."""
+        scales = ops.rsqrt(self.moving_variance + self.epsilon) * self.gamma
+        return scales, ops.sum(self.beta - self.moving_mean * scales, axis=0)
+
+    def call(self, inputs, training=None, mask=None):
+        if self.uses_batch_statistics(training):
+            scales, shift = self._renewed(inputs)
+        else:
+            scales, shift = self.scales_and_shift()
+        scales, total = ops.cast(scales, self.compute_dtype), ops.cast(shift, self.compute_dtype)
+        for number, term in enumerate(inputs):
+            total = total + term * scales[number]
+        return total
+
+    def _renewed(self, terms):
+        """`scales_and_shift` by the statistics of this batch, which move the stored ones."""
+        moments = [
+            ops.moments(ops.cast(term, "float32"), self._axes, keepdims=True) for term in terms
+        ]
+        mean, variance = (ops.stack(values) for values in zip(*moments, strict=True))
+        # Here the official code moves by the biased variance: only its fused kernel does not.
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        scales = ops.rsqrt(variance + self.epsilon) * self.gamma
+        return scales, ops.sum(self.beta - mean * scales, axis=0)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "count": self.count, "kept_axes": self.kept_axes}

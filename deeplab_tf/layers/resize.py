@@ -130,3 +130,24 @@ class ResizeLike(keras.layers.Layer):
             "scale": self.scale,
             "align_corners": self.align_corners,
         }
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class ResizeOffsetsLike(ResizeLike):
+    """`ResizeLike` for maps of offsets (y, x) in pixels, which grow with the map: the same shapes.
+
+    Corner on corner, a map of h rows that becomes one of H has (H - 1) / (h - 1) of its new pixels
+    in an old one.
+    """
+
+    def call(self, inputs):
+        x, reference = inputs
+        resized = super().call(inputs)
+        factors = []
+        for side, target in zip(ops.shape(x)[1:3], ops.shape(reference)[1:3], strict=True):
+            if isinstance(side, int) and isinstance(target, int):
+                factors.append(float(self._target(target) - 1) / max(side - 1, 1))
+            else:
+                wide = ops.cast(self._target(target) - 1, "float32")
+                factors.append(wide / ops.cast(ops.maximum(side - 1, 1), "float32"))
+        return resized * ops.cast(ops.stack(factors), resized.dtype)

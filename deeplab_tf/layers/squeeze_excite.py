@@ -16,3 +16,12 @@ def squeeze_excite(x, *, factor: int = 4, gate_activation: str = "q_sigmoid", na
         gate, channels, 1, batch_norm=None, activation=gate_activation, name=f"{name}.Conv_1"
     )
     return layers.Multiply(name=f"{name}.multiply")([x, gate])
+
+
+def simplified_squeeze_excite(x, *, name: str):
+    """The same with one convolution (CenterMask, https://arxiv.org/abs/1911.06667, Sec. 3.3)."""
+    gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}.mean")(x)
+    gate = conv_bn_act(
+        gate, x.shape[-1], 1, batch_norm=None, activation="q_sigmoid", name=f"{name}.se_conv"
+    )
+    return layers.Multiply(name=f"{name}.multiply")([x, gate])

@@ -66,6 +66,8 @@ def aspp(
     batch_norm: BatchNormSettings = HEAD_BN,
     dropout_rate: float = 0.1,
     align_corners: bool = True,
+    initializer: str | float = "glorot_uniform",
+    scope: str = "",
 ):
     """[B, H, W, C] -> [B, H, W, filters] (without `concat_projection`: filters per branch).
 
@@ -74,7 +76,8 @@ def aspp(
     the image-level feature behind the others, the order of PyTorch's models. With
     `squeeze_and_excitation` the image-level feature becomes a gate that multiplies the result
     instead: with one branch and no projection that is the light R-ASPP head of MobileNetV3
-    (https://arxiv.org/abs/1905.02244, Sec. 6.4).
+    (https://arxiv.org/abs/1905.02244, Sec. 6.4). `initializer` is of plain convolutions; `scope`
+    comes before the names of all layers.
     """
     branches = []
     pooled = None
@@ -87,24 +90,32 @@ def aspp(
             gate=gate if squeeze_and_excitation else None,
             activation=pooling_activation,
             batch_norm=batch_norm,
+            name=f"{scope}image_pooling",
         )
-        resize = ResizeLike(align_corners=align_corners, name="image_pooling.resize")
+        resize = ResizeLike(align_corners=align_corners, name=f"{scope}image_pooling.resize")
         pooled = resize([pooled, x])
         if not squeeze_and_excitation and not image_pooling_last:
             branches.append(pooled)
     shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
-    branches.append(conv_bn_act(x, filters, 1, **shared, name="aspp0"))
-    block = separable_conv_bn_act if separable else conv_bn_act
+    plain: dict[str, Any] = dict(**shared, initializer=initializer)
+    branches.append(conv_bn_act(x, filters, 1, **plain, name=f"{scope}aspp0"))
     for i, rate in enumerate(atrous_rates, start=1):
-        branches.append(block(x, filters, 3, dilation_rate=rate, **shared, name=f"aspp{i}"))
+        options: dict[str, Any] = dict(dilation_rate=rate, name=f"{scope}aspp{i}")
+        if separable:
+            branches.append(separable_conv_bn_act(x, filters, 3, **shared, **options))
+        else:
+            branches.append(conv_bn_act(x, filters, 3, **plain, **options))
     if pooled is not None and not squeeze_and_excitation and image_pooling_last:
         branches.append(pooled)
-    y = layers.Concatenate(name="aspp.concat")(branches) if len(branches) > 1 else branches[0]
+    y = branches[0]
+    if len(branches) > 1:
+        y = layers.Concatenate(name=f"{scope}aspp.concat")(branches)
     if concat_projection:
-        y = conv_bn_act(y, filters, projection_kernel_size, **shared, name="concat_projection")
-        y = layers.Dropout(dropout_rate, name="concat_projection_dropout")(y)
+        name = f"{scope}concat_projection"
+        y = conv_bn_act(y, filters, projection_kernel_size, **plain, name=name)
+        y = layers.Dropout(dropout_rate, name=f"{name}_dropout")(y)
     if squeeze_and_excitation and pooled is not None:
-        y = layers.Multiply(name="aspp.gate")([y, pooled])
+        y = layers.Multiply(name=f"{scope}aspp.gate")([y, pooled])
     return y
 
 

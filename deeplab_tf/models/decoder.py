@@ -28,6 +28,8 @@ def decoder_stage(
     activation: str = "relu",
     batch_norm: BatchNormSettings = HEAD_BN,
     align_corners: bool = True,
+    initializers: tuple[str | float, str | float] = (0.33, 0.06),
+    scope: str = "decoder",
     suffix: str = "",
 ):
     """Refines x [B, H, W, C] by low-level features [B, h, w, c]: -> [B, h, w, filters].
@@ -41,6 +43,8 @@ def decoder_stage(
         num_convs: convolutions after the concatenation.
         kernel_size: of these.
         low_level_first: the low-level features' place in it; the official code puts them last.
+        initializers: of separable convolutions.
+        scope: the first part of the layer names.
         suffix: of the layer names; the official code numbers a second stage "_1".
     """
     shared: dict[str, Any] = dict(activation=activation, batch_norm=batch_norm)
@@ -50,29 +54,31 @@ def decoder_stage(
         filters if sum_merge else projection_filters,
         1,
         **{**shared, **plain},
-        name=f"decoder.feature_projection0{suffix}",
+        name=f"{scope}.feature_projection0{suffix}",
     )
-    x = ResizeLike(align_corners=align_corners, name=f"decoder.resize{suffix}")([x, low])
+    x = ResizeLike(align_corners=align_corners, name=f"{scope}.resize{suffix}")([x, low])
     if sum_merge:
-        x = _deep_branch(x, filters, separable, plain, shared, suffix)
-        return layers.Add(name=f"decoder.add{suffix}")([x, low])
+        x = _deep_branch(x, filters, separable, plain, shared, scope, suffix)
+        return layers.Add(name=f"{scope}.add{suffix}")([x, low])
     both = [low, x] if low_level_first else [x, low]
-    x = layers.Concatenate(name=f"decoder.concat{suffix}")(both)
+    x = layers.Concatenate(name=f"{scope}.concat{suffix}")(both)
     for i in range(num_convs):
         if separable:
-            name = f"decoder.decoder_conv{i}{suffix}"
-            x = separable_conv_bn_act(x, filters, kernel_size, **shared, name=name)
+            name = f"{scope}.decoder_conv{i}{suffix}"
+            x = separable_conv_bn_act(
+                x, filters, kernel_size, **shared, initializers=initializers, name=name
+            )
         else:
-            name = f"decoder.decoder_conv0{suffix}.decoder_conv0{suffix}_{i + 1}"
+            name = f"{scope}.decoder_conv0{suffix}.decoder_conv0{suffix}_{i + 1}"
             x = conv_bn_act(x, filters, kernel_size, **shared, name=name)
     return x
 
 
-def _deep_branch(x, filters, separable, plain, shared, suffix):
+def _deep_branch(x, filters, separable, plain, shared, scope, suffix):
     """The encoder's side of a summing decoder: [B, h, w, C] -> [B, h, w, filters]."""
     if plain:
-        return conv_bn_act(x, filters, 1, **plain, name=f"decoder.decoder_conv0{suffix}")
+        return conv_bn_act(x, filters, 1, **plain, name=f"{scope}.decoder_conv0{suffix}")
     if separable:
-        name = f"decoder.decoder_split_sep_conv0{suffix}"
+        name = f"{scope}.decoder_split_sep_conv0{suffix}"
         return separable_conv_bn_act(x, filters, 3, **shared, name=name)
-    return conv_bn_act(x, filters, 3, **shared, name=f"decoder.decoder_conv0{suffix}")
+    return conv_bn_act(x, filters, 3, **shared, name=f"{scope}.decoder_conv0{suffix}")

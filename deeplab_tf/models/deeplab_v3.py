@@ -18,7 +18,7 @@ from keras import layers
 from deeplab_tf import keys
 from deeplab_tf.backbones import BACKBONES, Backbone
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.conv import HEAD_BN, BatchNormSettings, conv_bn_act
+from deeplab_tf.layers.conv import HEAD_BN, PANOPTIC_BN, BatchNormSettings, conv_bn_act
 from deeplab_tf.layers.resize import ResizeLike, scale_dimension
 from deeplab_tf.models.aspp import aspp, summed_logits
 from deeplab_tf.models.auxiliary import auxiliary_head
@@ -308,6 +308,14 @@ def backbone_options(name: str, record: Backbone, arguments: dict[str, Any]) -> 
         "use_bounded_activation": False,
         "pool_ceil_mode": False,
         "nas_architecture_options": None,
+        "stem_width_multiplier": 1.0,
+        "backbone_width_multiplier": None,
+        "backbone_layer_multiplier": 1.0,
+        "use_sac_beyond_stride": 0,
+        "use_squeeze_and_excite": False,
+        "drop_path_keep_prob": 1.0,
+        "drop_path_schedule": "linear",
+        "batch_norm_epsilon": PANOPTIC_BN.epsilon,
     }
     for option, default in defaults.items():
         value = arguments.get(option, default)  # a classifier hasn't got all of them

@@ -15,8 +15,8 @@ class Counts:
 
     Attributes:
         parameters: as papers count them: without the moving statistics of batch norm.
-        multiply_adds: of convolutions and dense layers for one picture. Batch norm folds into
-            them; activations, pooling, sums and resizing are left out.
+        multiply_adds: of convolutions, dense layers and attention for one picture. Batch norm folds
+            into them; activations, pooling, sums and resizing are left out.
         image_size: (height, width) of that picture.
     """
 
@@ -55,13 +55,19 @@ def count(
 def _multiply_adds(model: keras.Model, size: tuple[int, int], space_to_batch: bool) -> int:
     """Of one picture of that size."""
     counted = [layer for layer in model.layers if _multiplies(layer)]
+    # Layers that say themselves what they cost, by their input's size.
+    saying = [layer for layer in model.layers if hasattr(layer, "multiply_adds")]
     shared = [
         (layer, node.input_tensors[0])
         for layer in model.layers
         if isinstance(layer, keras.Model)
         for node in layer._inbound_nodes
     ]
-    watched = [*(layer.output for layer in counted), *(picture for _, picture in shared)]
+    watched = [
+        *(layer.output for layer in counted),
+        *(layer.input for layer in saying),
+        *(picture for _, picture in shared),
+    ]
     if not watched:
         return 0
     found = keras.Model(model.input, watched).compute_output_spec(keras.KerasTensor((1, *size, 3)))
@@ -71,7 +77,10 @@ def _multiply_adds(model: keras.Model, size: tuple[int, int], space_to_batch: bo
         _positions(layer, spec.shape[1:-1], space_to_batch) * _per_position(layer)
         for layer, spec in zip(counted, found, strict=False)
     )
-    for (layer, _), spec in zip(shared, found[len(counted) :], strict=True):
+    inputs = found[len(counted) :]
+    for layer, spec in zip(saying, inputs, strict=False):
+        total += layer.multiply_adds(tuple(spec.shape))
+    for (layer, _), spec in zip(shared, inputs[len(saying) :], strict=True):
         total += _multiply_adds(layer, spec.shape[1:3], space_to_batch)
     return total
 
@@ -96,7 +105,7 @@ def _multiplies(layer: keras.Layer) -> bool:
     if isinstance(layer, layers.Conv2DTranspose):
         raise ValueError(f"{layer.name}: transposed convolutions aren't counted yet.")
     kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
-    return isinstance(layer, kinds)
+    return isinstance(layer, kinds) and not hasattr(layer, "multiply_adds")
 
 
 def _positions(layer: keras.Layer, size: tuple[int, ...], space_to_batch: bool) -> int:

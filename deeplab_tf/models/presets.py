@@ -20,10 +20,12 @@ from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
 from deeplab_tf.models.info import ModelInfo, Preset
 from deeplab_tf.models.macs import count
+from deeplab_tf.models.panoptic_deeplab import AxialDeepLab, PanopticDeepLab
 from deeplab_tf.models.published import PRESETS
 
 MODEL_CLASSES: dict[str, type[SegmentationModel]] = {
-    cls.__name__: cls for cls in (DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus)
+    cls.__name__: cls
+    for cls in (*(DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus, PanopticDeepLab, AxialDeepLab),)
 }
 SHIPPED = Path(__file__).parent.parent / "presets"
 

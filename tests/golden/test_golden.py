@@ -11,12 +11,14 @@ import pytest
 
 # Family -> the module here whose `run_case(case, arrays, path)` raises AssertionError.
 FAMILIES = {
+    "axial_deeplab": "deeplab2_models",
     "deeplab_v1": "caffe_models",
     "deeplab_v2": "caffe_models",
     "deeplab_tf1": "tf1_semantic",
     "deeplab_tf1_training": "tf1_training",
     "deeplabv3plus_pytorch": "pytorch_models",
     "dense_crf": "dense_crf",
+    "panoptic_deeplab": "deeplab2_models",
     "torchvision": "pytorch_models",
 }
 

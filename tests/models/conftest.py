@@ -10,7 +10,7 @@ import pytest
 from keras.initializers import TruncatedNormal, VarianceScaling
 
 import deeplab_tf as dl
-from deeplab_tf.backbones import BACKBONES, resnet, xception
+from deeplab_tf.backbones import BACKBONES, axial_resnet, resnet, xception
 
 # Of the backbones that have an option for it.
 NARROW = {
@@ -32,13 +32,15 @@ def _eighth(filters):
 
 
 def _narrow(record):
-    """A ResNet's or Xception's record, an eighth as wide and as deep as it is; others as is."""
+    """A ResNet's or Xception's record, an eighth as wide as it is; others as is."""
     variant = next(iter(getattr(record.build, "args", ())), None)
     if isinstance(variant, xception.Variant):
         blocks = (dataclasses.replace(x, filters=_eighth(x.filters)) for x in variant.blocks)
         variant = dataclasses.replace(variant, blocks=tuple(blocks))
     elif isinstance(variant, resnet.Variant):
         variant = dataclasses.replace(variant, stem=_eighth(variant.stem))
+    elif isinstance(variant, axial_resnet.Variant):
+        variant = dataclasses.replace(variant, width=0.125, blocks=(2, 2, 2, 2))
     else:
         return record
     return dataclasses.replace(record, build=functools.partial(record.build.func, variant))

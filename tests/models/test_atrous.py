@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from alike import ALIKE
 
 import deeplab_tf as dl
 from deeplab_tf.models.deeplab_v3 import ATROUS_RATES
@@ -16,7 +17,7 @@ IMAGE = np.random.RandomState(0).uniform(0, 255, (1, 129, 33, 3)).astype("float3
 LOW_LEVEL = ("stride4", "stride8", "stride16")
 
 
-@pytest.fixture(scope="module", params=sorted(dl.BACKBONES))
+@pytest.fixture(scope="module", params=sorted(set(dl.BACKBONES) - ALIKE))
 def networks(request, narrow_model):
     return _networks(narrow_model, request.param)
 
@@ -168,6 +169,15 @@ def _keep_the_window_of_pools(models):
     assert _difference(*before) <= 2e-5
 
 
+def _attend_to_the_map_they_have(models):
+    """Attention on a finer map has more to look at: equal is only what lies before it."""
+    features = {stride: _features(model) for stride, model in models.items()}
+    for stride, same in ((16, LOW_LEVEL[:2]), (32, LOW_LEVEL)):
+        fine, coarse = features[stride // 2], features[stride]
+        _assert_equal(fine, coarse, same)
+        assert _difference(fine["backbone"], coarse["backbone"]) > 1e-3
+
+
 # How the features of those relate that aren't simply equal; nor are they in the original code.
 RELATIONS = {
     "mobilenet_v3_small_seg": _gain_a_residual,
@@ -179,6 +189,10 @@ RELATIONS = {
     ),
     "nas_pnasnet": _leave_strides_out,
     "vgg_16": _keep_the_window_of_pools,
+    "axial_resnet_s": _attend_to_the_map_they_have,
+    "axial_deeplab_s": _attend_to_the_map_they_have,
+    "axial_swidernet": _attend_to_the_map_they_have,
+    "max_deeplab_s_backbone": _attend_to_the_map_they_have,
 }
 
 
