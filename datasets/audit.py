@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,15 +12,9 @@ from deeplab_tf.datasets.classes import Classes
 from deeplab_tf.datasets.descriptors import FILE_NAME
 from deeplab_tf.datasets.encode import SIZES_FIX, describe_sizes, open_item_picture
 from deeplab_tf.datasets.findings import Report, listed
-from deeplab_tf.datasets.folder import (
-    SPLITS,
-    FolderSet,
-    Listing,
-    folder_classes,
-    list_folder,
-    random_splits,
-)
+from deeplab_tf.datasets.folder import FolderSet, check_listing, folder_classes, list_folder
 from deeplab_tf.datasets.masks import MaskError, value_counts, wrong_values
+from deeplab_tf.datasets.panoptic_folder import INSTANCES, is_panoptic
 from deeplab_tf.datasets.parallel import WORKERS, map_ahead
 from deeplab_tf.datasets.progress import Advance, bar
 from deeplab_tf.datasets.source import Item
@@ -32,13 +25,20 @@ _ANY = Classes(("0", "1"), ((0, 0, 0), (255, 255, 255)))
 
 
 def check(
-    target: str | os.PathLike, *, classes: str | os.PathLike | None = None, quiet: bool = True
+    target: str | os.PathLike,
+    *,
+    classes: str | os.PathLike | None = None,
+    annotations: str | os.PathLike | None = None,
+    label_divisor: int | None = None,
+    quiet: bool = True,
 ) -> Report:
     """Checks a folder of pictures and masks, or one of records, file by file.
 
     Args:
         target: the folder.
         classes: a class file elsewhere, or the name of a known list.
+        annotations: a panoptic JSON file elsewhere.
+        label_divisor: of panoptic labels; None takes the records' own, or one that fits.
         quiet: no progress bar.
 
     Raises:
@@ -49,7 +49,17 @@ def check(
         if (folder / FILE_NAME).exists() or any(folder.glob("*.tfrecord")):
             from deeplab_tf.datasets.audit_records import check_records
 
-            return check_records(folder, classes, advance)
+            return check_records(folder, classes, advance, label_divisor)
+        if is_panoptic(folder, annotations):
+            from deeplab_tf.datasets.audit_panoptic import check_panoptic
+
+            return check_panoptic(
+                folder,
+                advance,
+                classes=classes,
+                annotations=annotations,
+                label_divisor=label_divisor,
+            )
         return check_folder(folder, classes, advance)
 
 
@@ -70,10 +80,13 @@ def check_folder(folder: Path, classes, advance: Advance) -> Report:
         name, found = folder_classes(folder, classes)
     except InputError as error:
         name, mistake = folder.name, str(error)
+    found = found and found.semantic()
     report = Report(str(folder), "folder", found, listing.indices or ("train", "val"))
     if mistake:
         report.add("class file", mistake)
-    split_of = _check_listing(listing, report)
+    if (folder / INSTANCES).is_dir():
+        report.notes.append("instances/ isn't used: the class file marks no thing (column `thing`)")
+    split_of = check_listing(listing, report)
     usable = found or _ANY
     pairs = FolderSet(name, folder, usable, {}, listing.images, listing.masks, binary=usable.binary)
     ids = [stem for stem in listing.images if stem in listing.masks and stem in split_of]
@@ -87,45 +100,8 @@ def check_folder(folder: Path, classes, advance: Advance) -> Report:
                 report.add(kind, message)
             if result.counts is not None:
                 report.count(split_of[stem], result.counts)
-            other = digests.setdefault(result.digest, stem) if result.digest else stem
-            if split_of[other] != split_of[stem]:
-                report.add(
-                    "same picture", f"{stem} ({split_of[stem]}) is {other} ({split_of[other]})"
-                )
+            report.compare_digest(digests, result.digest, stem, split_of)
     return report.conclude()
-
-
-def _check_listing(listing: Listing, report: Report) -> dict[str, str]:
-    """Checks names; returns the split of each picture that is to be looked at."""
-    for path in listing.doubles:
-        report.add("doubles", str(path))
-    split_of: dict[str, str] = {}
-    for split, ids in listing.indices.items():
-        file = listing.index_file(split)
-        for name, times in Counter(ids).items():
-            if name not in listing.images or name not in listing.masks:
-                lacks = "mask" if name in listing.images else "picture"
-                report.add("index", f"{file}: {name} has no {lacks}")
-            elif times > 1:
-                report.add("listed twice", f"{file}: {name}, {times} times")
-            if name in split_of:
-                report.add("listed twice", f"{name} is in {split_of[name]} and in {split}")
-            split_of.setdefault(name, split)
-    if listing.indices:
-        rest = [name for name in listing.images if name not in split_of]
-        if rest:
-            report.notes.append(f"{len(rest)} pictures are in no split: {listed(rest, 4)}")
-        if "train" not in listing.indices:
-            report.notes.append("there is no train.txt, so nothing to train on")
-        return split_of
-    for name in listing.images.keys() - listing.masks.keys():
-        report.add("no mask", str(listing.images[name]))
-    for name in sorted(listing.masks.keys() - listing.images.keys()):
-        report.add("no picture", str(listing.masks[name]))
-    pairs = sorted(listing.images.keys() & listing.masks.keys())
-    splits = random_splits(pairs)
-    report.notes.append("no index files, so every tenth picture is kept for validation")
-    return {name: split for split in SPLITS for name in splits.get(split, ())}
 
 
 def _look(item: Item, classes: Classes | None) -> _Looked:

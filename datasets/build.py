@@ -47,15 +47,21 @@ def build_folder(
     out: str | os.PathLike,
     *,
     classes: str | os.PathLike | None = None,
+    annotations: str | os.PathLike | None = None,
+    label_divisor: int | None = None,
     records_per_shard: int = _RECORDS_PER_SHARD,
     quiet: bool = False,
 ) -> DatasetDescriptor:
-    """Writes the records of a folder of pictures and masks; see `datasets.folder` for its layout.
+    """Writes the records of a folder of pictures and masks.
+
+    See `datasets.folder` for its layout, and `datasets.panoptic_folder` for those with instances.
 
     Args:
         root: the folder, or the name of a source: "synthetic", "tfds:oxford_iiit_pet".
         out: where the shards and dataset.json go.
         classes: a class file elsewhere, or the name of a known list; None takes the folder's own.
+        annotations: a panoptic JSON file elsewhere.
+        label_divisor: of panoptic labels; None takes one that fits.
         records_per_shard: pictures in each.
         quiet: no progress bar.
 
@@ -65,7 +71,9 @@ def build_folder(
     Raises:
         InputError: something is wrong with a file, or the disk is full; what is good stays.
     """
-    source = open_source(root, classes=classes)
+    source = open_source(
+        root, classes=classes, annotations=annotations, label_divisor=label_divisor
+    )
     try:
         return build(source, out, records_per_shard=records_per_shard, quiet=quiet)
     except _ItemError as error:
@@ -249,4 +257,7 @@ def describe(name, classes, splits, train_counts, source) -> DatasetDescriptor:
         splits=dict(splits),
         pixel_share=tuple(round(count / total, 6) for count in counted),
         source=source,
+        thing_classes=classes.things if classes.label_divisor else (),
+        label_divisor=classes.label_divisor,
+        category_ids=classes.category_ids,
     )

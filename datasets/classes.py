@@ -5,16 +5,18 @@ import dataclasses
 import os
 from pathlib import Path
 
+from deeplab_tf.datasets import known_panoptic as known
 from deeplab_tf.errors import InputError
 from deeplab_tf.pictures import voc_colors
 
 Color = tuple[int, int, int]
-# A name, its value in the masks, and its colour if it has one.
+# A class's value in the masks, its name, and its colour if it has one.
 _Row = tuple[int, str, Color | None]
 
 FILE_NAMES = ("classes.csv", "classes.txt")
 _IGNORED_NAMES = ("void", "ignore", "ignored", "unlabeled", "unlabelled")
-_WANTED = "index,name[,red,green,blue]"
+_WANTED = "index,name[,thing][,red,green,blue]"
+_YES, _NO = ("1", "yes", "true", "thing"), ("", "0", "no", "false", "stuff")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Classes:
         ignore_color: its colour.
         binary: masks hold 0 and 1, or 0 and 255 for the same two classes.
         colored: the class file gave colours, so masks may be painted in them.
+        things: label values of the classes whose instances are told apart.
+        label_divisor: labels are panoptic, class * label_divisor + instance; None: classes alone.
+        category_ids: by label value, what the data set's own files call it; empty: the same.
     """
 
     names: tuple[str, ...]
@@ -36,6 +41,41 @@ class Classes:
     ignore_color: Color | None = None
     binary: bool = False
     colored: bool = False
+    things: tuple[int, ...] = ()
+    label_divisor: int | None = None
+    category_ids: tuple[int, ...] = ()
+
+    def semantic(self) -> "Classes":
+        """The same classes where no instances are told apart."""
+        return dataclasses.replace(self, things=(), label_divisor=None)
+
+    def panoptic(self, label_divisor: int) -> "Classes":
+        """The same classes of labels with that divisor.
+
+        Raises:
+            InputError: none is a thing, or labels would outgrow 32 bits.
+        """
+        if not self.things:
+            raise InputError(
+                "no class is a thing: give the class file a column `thing`, 1 for each class whose "
+                "instances are told apart."
+            )
+        if self.ignored is None:
+            raise InputError("classes of black and white have no instances; list them as 0, 1, ….")
+        highest = max(len(self.names), self.ignored + 1)
+        largest = 2**31 // highest  # labels are int32
+        if not 2 <= label_divisor <= largest:
+            raise InputError(
+                f"label_divisor lies in 2..{largest} for labels up to {highest - 1}; "
+                f"got {label_divisor}."
+            )
+        return dataclasses.replace(self, label_divisor=label_divisor)
+
+    @property
+    def void(self) -> int:
+        """The panoptic label that doesn't count."""
+        assert self.label_divisor is not None and self.ignored is not None
+        return self.ignored * self.label_divisor
 
     @property
     def ignored(self) -> int | None:
@@ -71,8 +111,40 @@ VOC = Classes(
     ignore_color=(224, 224, 192),
     colored=True,
 )
+CITYSCAPES_PANOPTIC = Classes(
+    names=known.CITYSCAPES_NAMES,
+    colors=known.CITYSCAPES_COLORS,
+    ignore_label=255,
+    things=tuple(range(11, 19)),
+    label_divisor=1000,
+)
+COCO_PANOPTIC = Classes(
+    names=("void", *known.COCO_NAMES),
+    colors=((0, 0, 0), *known.COCO_COLORS),
+    ignore_label=0,
+    things=tuple(range(1, 81)),
+    label_divisor=256,
+    category_ids=(0, *known.COCO_IDS),
+)
+# Its label values are category ids minus one.
+COCO_STUFF = Classes(
+    names=known.COCO_STUFF_NAMES,
+    colors=voc_colors(1 + len(known.COCO_STUFF_NAMES))[1:],  # the first is black, for background
+    ignore_label=255,
+    things=tuple(range(91)),
+    label_divisor=256,
+    category_ids=tuple(range(1, 183)),
+)
 # Lists that can be named where a class file could be.
-KNOWN = {"binary": TWO_CLASSES, "portrait": PORTRAIT, "camvid": CAMVID, "voc": VOC}
+KNOWN = {
+    "binary": TWO_CLASSES,
+    "portrait": PORTRAIT,
+    "camvid": CAMVID,
+    "voc": VOC,
+    "cityscapes_panoptic": CITYSCAPES_PANOPTIC,
+    "coco_panoptic": COCO_PANOPTIC,
+    "coco_stuff": COCO_STUFF,
+}
 
 
 def find_classes(what: str | os.PathLike) -> Classes:
@@ -91,7 +163,8 @@ def find_classes(what: str | os.PathLike) -> Classes:
 
 
 def read_classes(path: str | os.PathLike) -> Classes:
-    """Reads a class file: `index,name[,red,green,blue]` with a header line, or one name a line.
+    """Reads a class file: `index,name[,thing][,red,green,blue]` with a header line, or one name a
+    line.
 
     A class called void, ignore or unlabeled is none: its value is the ignore label. Where it
     comes first, as value 0, it keeps its place among the classes, so that values stay as they
@@ -111,17 +184,19 @@ def read_classes(path: str | os.PathLike) -> Classes:
         raise InputError(f"{path}: isn't UTF-8 text; save it as CSV or plain text.") from None
     first = lines[0].lower().replace(" ", "") if lines else ""
     delimiter = next((d for d in ",;\t" if first.startswith(f"index{d}name")), None)
+    things: set[int] = set()
     if delimiter:
-        rows = _read_table(path, lines, delimiter)
+        rows, things = _read_table(path, lines, delimiter)
     elif "," in first or ";" in first or "\t" in first:
         raise InputError(f"{path}: the first line must be {_WANTED}; got {lines[0]!r}.")
     else:
         rows = [(index, line.strip(), None) for index, line in enumerate(lines)]
-    return _to_classes(path, rows)
+    return _to_classes(path, rows, things)
 
 
-def _read_table(path: Path, lines: list[str], delimiter: str) -> list[_Row]:
-    rows = []
+def _read_table(path: Path, lines: list[str], delimiter: str) -> tuple[list[_Row], set[int]]:
+    """The rows, and the indices of things."""
+    rows, things = [], set()
     lines = [lines[0].lower().replace(" ", ""), *lines[1:]]
     reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
     for number, row in enumerate(reader, start=2):
@@ -137,13 +212,17 @@ def _read_table(path: Path, lines: list[str], delimiter: str) -> list[_Row]:
             index = int(row["index"])
             if not 0 <= index <= 65535:
                 raise ValueError("an index outside 0..65535")
+            thing = (row.get("thing") or "").strip().lower()
+            if thing not in _YES + _NO:
+                raise ValueError(f"the column thing holds 1 or 0, got {thing!r}")
             rows.append((index, name, color))
+            things |= {index} if thing in _YES else set()
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}, line {number}: wanted {_WANTED} ({error}).") from None
-    return rows
+    return rows, things
 
 
-def _to_classes(path: Path, rows: list[_Row]) -> Classes:
+def _to_classes(path: Path, rows: list[_Row], things: set[int]) -> Classes:
     ignored = [row for row in rows if row[1].lower() in _IGNORED_NAMES]
     named = [row for row in rows if row not in ignored]
     if len(named) < 2 or len(ignored) > 1:
@@ -181,6 +260,10 @@ def _to_classes(path: Path, rows: list[_Row]) -> Classes:
         ignore_color=ignored[0][2] if ignored else None,
         binary=binary,
         colored=bool(given),
+        # The rows of masks of black and white are 0 and 255, their labels 0 and 1.
+        things=tuple(
+            place for place, row in enumerate(named) if row[0] in things and row not in ignored
+        ),
     )
 
 

@@ -22,6 +22,9 @@ class DatasetDescriptor:
         splits: split -> number of pictures.
         pixel_share: share of the counted training pixels by class.
         source: where the pictures come from, in words.
+        thing_classes: label values of the classes whose instances are told apart.
+        label_divisor: labels are panoptic, class * label_divisor + instance; None: classes alone.
+        category_ids: by label value, what the data set's own files call it; empty: the same.
     """
 
     name: str
@@ -31,6 +34,9 @@ class DatasetDescriptor:
     splits: dict[str, int] = dataclasses.field(default_factory=dict)
     pixel_share: tuple[float, ...] = ()
     source: str = ""
+    thing_classes: tuple[int, ...] = ()
+    label_divisor: int | None = None
+    category_ids: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -63,6 +69,26 @@ class DatasetDescriptor:
             value["classes"] = tuple(value["classes"])
             value["colors"] = tuple(tuple(color) for color in value["colors"])
             value["pixel_share"] = tuple(value["pixel_share"])
-            return cls(**value)
+            for name in ("thing_classes", "category_ids"):
+                value[name] = tuple(value.get(name, ()))  # files of earlier versions lack them
+            found = cls(**value)
+            wrong = found._mistake()
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: not a data set description ({error!r}).") from None
+        if wrong:
+            raise InputError(f"{path}: {wrong}. Correct it, or build the records again.")
+        return found
+
+    def _mistake(self) -> str:
+        """What contradicts itself in what is said of instances, if anything does."""
+        if any(not 0 <= value < self.num_classes for value in self.thing_classes):
+            return f"thing_classes {[*self.thing_classes]} aren't all of 0..{self.num_classes - 1}"
+        if len(self.category_ids) not in (0, self.num_classes):
+            return f"{len(self.category_ids)} category_ids for {self.num_classes} classes"
+        if self.label_divisor is None:
+            return ""
+        if self.label_divisor < 2:
+            return f"a label_divisor is 2 or more, got {self.label_divisor}"
+        missing = "thing_classes" if not self.thing_classes else "an ignore_label"
+        lacks = not self.thing_classes or self.ignore_label is None
+        return f"panoptic labels need {missing}" if lacks else ""

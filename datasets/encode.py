@@ -9,7 +9,7 @@ from PIL import Image
 from deeplab_tf.datasets.classes import Classes
 from deeplab_tf.datasets.masks import describe_values, value_counts, wrong_values
 from deeplab_tf.datasets.source import Item
-from deeplab_tf.datasets.tfrecord import encode_example, encode_label_map
+from deeplab_tf.datasets.tfrecord import encode_example, encode_label_map, encode_raw_map
 from deeplab_tf.errors import InputError
 from deeplab_tf.pictures import open_image, read_image
 
@@ -37,17 +37,19 @@ def encode_item(item: Item, classes: Classes) -> tuple[bytes, np.ndarray]:
         data, image_format = tf.io.encode_png(pixels).numpy(), "png"
         height, width = pixels.shape[:2]
     label = item.read_label()
+    semantic = label if item.label_divisor is None else label // item.label_divisor
     message = describe_sizes(item, image, label.shape)
     if message:
         raise InputError(message)
-    counts = value_counts(label)
+    counts = value_counts(semantic)
     wrong = wrong_values(counts, classes)
     if wrong:
         raise InputError(describe_values(item.label_name, wrong, classes))
     record = encode_example(
         image=data,
         image_format=image_format,
-        label=encode_label_map(label),
+        label=encode_label_map(label) if label is semantic else encode_raw_map(label),
+        label_format="png" if label is semantic else "raw",
         height=height,
         width=width,
         name=item.name,

@@ -53,9 +53,58 @@ KINDS = {
         "Delete the damaged ones and run the same `deeplab-tf data build` again: it makes only "
         "what is missing.",
     ),
+    "no instances": (
+        "masks have no PNG of instance numbers",
+        "Add them to instances/, or list the pictures to use in train.txt.",
+    ),
+    "no entry": (
+        "panoptic PNGs have no entry in the JSON file",
+        "Add their entries, or take the PNGs out; or list the pictures to use in train.txt.",
+    ),
+    "no png": (
+        "entries of the JSON file have no PNG",
+        "Add the PNGs, or take the pictures out; or list the pictures to use in train.txt.",
+    ),
+    "no segments": ("PNGs have no entry in segments.json", "Write that file anew."),
+    "entry size": (
+        "panoptic PNGs have another size than the JSON file says",
+        "Resize them with nearest neighbour, or correct the file.",
+    ),
+    "unlisted segments": (
+        "PNGs hold segments that the JSON file doesn't list or give a class",
+        "Add them to the file, or paint them 0. Scaling with smoothing makes such values, too.",
+    ),
+    "missing segments": (
+        "the JSON file lists segments that the PNGs don't hold",
+        "Take them out of the file; if there are many, PNGs and file don't belong together.",
+    ),
+    "segment class": (
+        "segments have one class in the PNG and another in the JSON file",
+        "Correct either; if there are many, PNGs and file don't belong together.",
+    ),
+    "instances": (
+        "instance numbers reach the divisor, so that they can't be told from classes",
+        "Number instances from 1 in each picture, or give a larger --label-divisor.",
+    ),
+    "divisor": ("labels aren't class * divisor + instance", ""),
+    "stuff": (
+        "classes that are no things have several instances",
+        "Mark them as things in the class file (column thing), or number their pixels 0.",
+    ),
+    "stuff segments": (
+        "categories that are no things have several segments in a picture",
+        "Mark them with isthing 1, or join their segments; here they are joined.",
+    ),
+    "no instance": (
+        "things have pixels but never an instance",
+        "Number their instances from 1 on, or don't mark them as things.",
+    ),
     "record": ("records can't be decoded", "Build the records again from the pictures."),
     "no label": ("records have no label", "Build the records again from pictures and masks."),
 }
+
+# Problems that leave no doubt on what a label is, so that records are written all the same.
+TOLERATED = ("no segments", "entry size", "missing segments", "segment class", "stuff segments")
 
 
 @dataclasses.dataclass
@@ -152,6 +201,19 @@ class Report:
         what, usual = KINDS[kind]
         problem = self._problems.setdefault(kind, Problem(kind, what, fix or usual))
         problem.places.append(place)
+
+    def advise(self, kind: str, fix: str) -> None:
+        """Says another fix of a kind of problem, if it was found and there is one to say."""
+        if fix and kind in self._problems:
+            self._problems[kind].fix = fix
+
+    def compare_digest(
+        self, digests: dict[bytes, str], digest: bytes, name: str, split_of: dict[str, str]
+    ) -> None:
+        """Notes a picture that another split has under another name; keeps its digest."""
+        other = digests.setdefault(digest, name) if digest else name
+        if split_of[other] != split_of[name]:
+            self.add("same picture", f"{name} ({split_of[name]}) is {other} ({split_of[other]})")
 
     def count(self, split: str, counts: np.ndarray) -> None:
         """Adds the label values of one picture."""

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from deeplab_tf.datasets.classes import (
     find_classes,
     read_classes,
 )
+from deeplab_tf.datasets.findings import Report, listed
 from deeplab_tf.datasets.masks import read_mask
 from deeplab_tf.datasets.source import Item
 from deeplab_tf.errors import InputError
@@ -105,25 +107,26 @@ def list_folder(root: str | os.PathLike) -> Listing:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder.")
-    images, doubles = _stems(root / "images")
+    images, doubles = picture_files(root / "images")
     if not images:
         what = "no pictures in there" if (root / "images").is_dir() else "no such folder"
         raise InputError(f"{root / 'images'}: {what}; put the pictures there, as JPEG or PNG.")
     folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         raise InputError(f"{root}: no folder of masks; name it one of {', '.join(MASK_FOLDERS)}.")
-    masks, more = _stems(folder)
+    masks, more = picture_files(folder)
     if not masks:
         raise InputError(f"{folder}: no masks in there; put them in as PNG.")
-    indices = {}
-    for split in SPLITS:
-        path = root / f"{split}.txt"
-        if path.exists():
-            indices[split] = _read_index(path)
-    return Listing(root, images, masks, (*doubles, *more), indices)
+    return Listing(root, images, masks, (*doubles, *more), read_indices(root))
 
 
-def _stems(folder: Path) -> tuple[dict[str, Path], list[Path]]:
+def read_indices(root: Path) -> dict[str, tuple[str, ...]]:
+    """Split -> IDs, of the index files that there are."""
+    paths = {split: root / f"{split}.txt" for split in SPLITS}
+    return {split: _read_index(path) for split, path in paths.items() if path.exists()}
+
+
+def picture_files(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Stem -> picture file of a folder, sorted; and files whose stem was there before."""
     found: dict[str, Path] = {}
     doubles = []
@@ -201,11 +204,12 @@ def scan_folder(
             f"{listing.doubles[0]}: another file has the same name but for its suffix; keep one."
         )
     name, found = folder_classes(listing.root, classes)
+    found = found.semantic()
     return FolderSet(
         name=name,
         root=listing.root,
         classes=found,
-        splits=_splits(listing, seed),
+        splits=split_listing(listing, seed),
         images=listing.images,
         masks=listing.masks,
         binary=found.binary,
@@ -213,7 +217,12 @@ def scan_folder(
     )
 
 
-def _splits(listing: Listing, seed: int) -> dict[str, tuple[str, ...]]:
+def split_listing(listing: Listing, seed: int) -> dict[str, tuple[str, ...]]:
+    """The splits of a folder, by its index files or at random.
+
+    Raises:
+        InputError: an index file is empty or names what isn't there, or pictures have no mask.
+    """
     for split, ids in listing.indices.items():
         path = listing.index_file(split)
         lost = [name for name in ids if name not in listing.images or name not in listing.masks]
@@ -243,3 +252,36 @@ def random_splits(ids: list[str], seed: int = 0) -> dict[str, tuple[str, ...]]:
     held = max(1, round(len(ids) * _VAL_SHARE)) if len(ids) > 1 else 0
     splits = {"train": tuple(sorted(ids[held:])), "val": tuple(sorted(ids[:held]))}
     return {split: found for split, found in splits.items() if found}
+
+
+def check_listing(listing: Listing, report: Report) -> dict[str, str]:
+    """Notes what is wrong with names; returns the split of each picture that is to be looked at."""
+    for path in listing.doubles:
+        report.add("doubles", str(path))
+    split_of: dict[str, str] = {}
+    for split, ids in listing.indices.items():
+        file = listing.index_file(split)
+        for name, times in Counter(ids).items():
+            if name not in listing.images or name not in listing.masks:
+                lacks = "mask" if name in listing.images else "picture"
+                report.add("index", f"{file}: {name} has no {lacks}")
+            elif times > 1:
+                report.add("listed twice", f"{file}: {name}, {times} times")
+            if name in split_of:
+                report.add("listed twice", f"{name} is in {split_of[name]} and in {split}")
+            split_of.setdefault(name, split)
+    if listing.indices:
+        rest = [name for name in listing.images if name not in split_of]
+        if rest:
+            report.notes.append(f"{len(rest)} pictures are in no split: {listed(rest, 4)}")
+        if "train" not in listing.indices:
+            report.notes.append("there is no train.txt, so nothing to train on")
+        return split_of
+    for name in listing.images.keys() - listing.masks.keys():
+        report.add("no mask", str(listing.images[name]))
+    for name in sorted(listing.masks.keys() - listing.images.keys()):
+        report.add("no picture", str(listing.masks[name]))
+    pairs = sorted(listing.images.keys() & listing.masks.keys())
+    splits = random_splits(pairs)
+    report.notes.append("no index files, so every tenth picture is kept for validation")
+    return {name: split for split in SPLITS for name in splits.get(split, ())}

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from deeplab_tf import keys
@@ -44,25 +43,38 @@ def load(path_or_name: str | os.PathLike, split: str) -> tf.data.Dataset:
         split: "train", "val", …
 
     Yields:
-        {"image": uint8 [H, W, 3], "semantic_label": int32 [H, W], "name": string}.
+        {"image": uint8 [H, W, 3], "semantic_label": int32 [H, W], "name": string}; where instances
+        are told apart, with "panoptic_label": int32 [H, W].
 
     Raises:
         InputError: no such split, or it is incomplete.
     """
     if is_records(path_or_name):
         shards = [str(path) for path in find_shards(path_or_name, split)]
-        records = tf.data.TFRecordDataset(shards)
-        return records.map(decode_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        divisor = _label_divisor(Path(path_or_name))
+        return tf.data.TFRecordDataset(shards).map(
+            lambda record: decode_example(record, divisor),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
     source = open_source(path_or_name)
     check_split(path_or_name, split, source.counts)
+    signature = {
+        keys.IMAGE: tf.TensorSpec([None, None, 3], tf.uint8),
+        keys.SEMANTIC_LABEL: tf.TensorSpec([None, None], tf.int32),
+        keys.NAME: tf.TensorSpec([], tf.string),
+    }
+    if source.classes.label_divisor is not None:
+        signature[keys.PANOPTIC_LABEL] = tf.TensorSpec([None, None], tf.int32)
     return tf.data.Dataset.from_generator(
-        lambda: read_source(source, split),
-        output_signature={
-            keys.IMAGE: tf.TensorSpec([None, None, 3], tf.uint8),
-            keys.SEMANTIC_LABEL: tf.TensorSpec([None, None], tf.int32),
-            keys.NAME: tf.TensorSpec([], tf.string),
-        },
+        lambda: read_source(source, split), output_signature=signature
     )
+
+
+def _label_divisor(folder: Path) -> int | None:
+    """That of a folder's records; they may be read before anything describes them."""
+    described = (folder / FILE_NAME).exists()
+    return DatasetDescriptor.load(folder).label_divisor if described else None
 
 
 def check_split(what: str | os.PathLike, split: str, splits: dict) -> None:
@@ -81,7 +93,7 @@ def read_item(item: Item) -> dict:
     """A picture and its label as an example."""
     return {
         keys.IMAGE: read_image(item.picture),
-        keys.SEMANTIC_LABEL: item.read_label().astype(np.int32),
+        **item.read_maps(),
         keys.NAME: item.name.encode(),
     }
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from deeplab_tf import keys
 from deeplab_tf.datasets import transforms
 from deeplab_tf.datasets.descriptors import DatasetDescriptor
+from deeplab_tf.datasets.targets import panoptic_targets
 from deeplab_tf.datasets.tfrecord import decode_example, find_shards
 from deeplab_tf.errors import InputError
 
@@ -61,8 +62,17 @@ def pipeline(
     seed: int = 0,
     first_step: int = 0,
     ignore_label: int | None = None,
+    targets: str = "semantic",
+    sigma: float = 8.0,
+    small_instance_area: int | None = 4096,
+    small_instance_weight: float = 3.0,
 ) -> tf.data.Dataset:
     """Batches for `fit`: (image float32 0..255 [B, h, w, 3], label int32 [B, h, w]).
+
+    With panoptic targets: (image, targets, weights), two dicts by the names of the model's
+    outputs, made from the labels as they are after scaling and cropping. Targets:
+    "semantic_logits" int32 [B, h, w], "center_heatmap" float32 [B, h, w, 1], "offset_map" float32
+    [B, h, w, 2]; weights: float32 [B, h, w] each.
 
     With `training` the stream is endless, shuffled anew each epoch, and every batch is full; a
     stream that starts at `first_step` continues exactly as one from the beginning would.
@@ -80,28 +90,61 @@ def pipeline(
         seed: of order and augmentation.
         first_step: batches to leave out at the start of a training stream.
         ignore_label: of padded pixels; None takes the data set's, or 255.
+        targets: "semantic", "panoptic", or "instances" for panoptic labels as they are, int32
+            [B, h, w], in place of classes.
+        sigma: width of the centres' Gaussians in pixels.
+        small_instance_area: instances of fewer pixels weigh more in the semantic loss; None: none
+            does.
+        small_instance_weight: the weight of their pixels.
 
     Raises:
-        InputError: no such split, an incomplete one, or fewer pictures than one batch.
+        InputError: no such split, an incomplete one, fewer pictures than one batch, or panoptic
+            targets of records without instances.
     """
     descriptor = DatasetDescriptor.load(folder)
+    if targets not in ("semantic", "panoptic", "instances"):
+        raise InputError(f"targets are semantic, panoptic or instances; got {targets!r}.")
+    divisor = descriptor.label_divisor
+    if targets != "semantic" and divisor is None:
+        raise InputError(
+            f"{folder}: its labels tell no instances apart, which a panoptic model learns. Build "
+            "records of a folder with instances/ or of panoptic PNGs: deeplab-tf data build --help"
+        )
     shards = [str(path) for path in find_shards(folder, split)]
     if ignore_label is None:
         ignore_label = descriptor.ignore_label
     ignore_label = IGNORE_LABEL if ignore_label is None else ignore_label
     image_size = (int(image_size[0]), int(image_size[1]))
 
+    # The other label would be carried along for nothing.
+    used, unused = keys.SEMANTIC_LABEL, keys.PANOPTIC_LABEL
+    if targets != "semantic":
+        used, unused = unused, used
+
     def finish(record, index=0):
-        example = decode_example(record)
+        example = decode_example(record, divisor)
+        example.pop(unused, None)
         if augment is not None:
             base = tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])
-            example = _augmented(example, base, augment, image_size, ignore_label)
+            example = _augmented(example, base, augment, image_size, ignore_label, divisor)
         elif resize == "stretch":
             example = transforms.stretch(example, image_size)
         else:
-            example = _fitted(example, image_size, ignore_label)
+            example = _fitted(example, image_size, ignore_label, divisor)
         image = tf.ensure_shape(tf.cast(example[keys.IMAGE], tf.float32), (*image_size, 3))
-        return image, tf.ensure_shape(example[keys.SEMANTIC_LABEL], image_size)
+        label = tf.ensure_shape(example[used], image_size)
+        if targets != "panoptic" or divisor is None:
+            return image, label
+        made, weights = panoptic_targets(
+            label,
+            label_divisor=divisor,
+            thing_classes=descriptor.thing_classes,
+            ignore_label=ignore_label,
+            sigma=sigma,
+            small_instance_area=small_instance_area,
+            small_instance_weight=small_instance_weight,
+        )
+        return image, *(_shaped(maps, image_size) for maps in (made, weights))
 
     options = dict(num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if training:
@@ -115,9 +158,25 @@ def pipeline(
         records = tf.data.TFRecordDataset(shards)
         batches = records.map(finish, **options).batch(batch_size)
     ignored = {v for v in (ignore_label, descriptor.ignore_label) if v is not None}
+
     # Batch by batch: the many small steps of a check cost more than the pixels do.
-    batches = batches.map(lambda x, y: (x, _checked(y, descriptor.num_classes, ignored)))
+    def check(image, label, *weights):
+        if targets == "instances":
+            classes = _checked(label // divisor, descriptor.num_classes, ignored)
+            return image, classes * divisor + label % divisor
+        if targets == "semantic":
+            return image, _checked(label, descriptor.num_classes, ignored)
+        classes = _checked(label[keys.SEMANTIC_LOGITS], descriptor.num_classes, ignored)
+        return image, {**label, keys.SEMANTIC_LOGITS: classes}, *weights
+
+    batches = batches.map(check)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _shaped(maps: dict[str, tf.Tensor], size: tuple[int, int]) -> dict[str, tf.Tensor]:
+    """The maps that heads learn from, of known shape."""
+    names = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
+    return {name: tf.ensure_shape(maps[name], (*size, *maps[name].shape[2:])) for name in names}
 
 
 def _checked(labels, classes: int, ignored: set[int]) -> tf.Tensor:
@@ -157,7 +216,9 @@ def _endless(shards: list[str], count: int, seed: int, first: int) -> tf.data.Da
     return epochs.flat_map(epoch).skip(first % count)
 
 
-def _augmented(example, base, augment: Augment, size: tuple[int, int], ignore_label: int):
+def _augmented(
+    example, base, augment: Augment, size: tuple[int, int], ignore_label: int, label_divisor
+):
     """One training picture at `size`; `base` is its seed, int64 [2]."""
 
     def seed(number: int):
@@ -182,11 +243,12 @@ def _augmented(example, base, augment: Augment, size: tuple[int, int], ignore_la
             mirror=mirror,
             pixel=augment.pixel,
             ignore_label=ignore_label,
+            label_divisor=label_divisor,
         )
     return example
 
 
-def _fitted(example, size: tuple[int, int], ignore_label: int):
+def _fitted(example, size: tuple[int, int], ignore_label: int, label_divisor: int | None):
     """Shrunk to fit into `size` if larger, then padded to it."""
     whole = tf.cast(tf.shape(example[keys.IMAGE])[:2], tf.float32)
     scale = tf.reduce_min(tf.cast(tf.constant(size), tf.float32) / whole)
@@ -195,5 +257,7 @@ def _fitted(example, size: tuple[int, int], ignore_label: int):
         lambda: transforms.resize(example, tf.maximum(transforms.scaled_size(whole, scale), 1)),
         lambda: {**example, keys.IMAGE: tf.cast(example[keys.IMAGE], tf.float32)},
     )
-    example = transforms.pad_to(example, size, pixel=127.5, ignore_label=ignore_label)
+    example = transforms.pad_to(
+        example, size, pixel=127.5, ignore_label=ignore_label, label_divisor=label_divisor
+    )
     return transforms.crop_at(example, [0, 0], size)

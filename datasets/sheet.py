@@ -17,6 +17,8 @@ from deeplab_tf.datasets.masks import value_counts, wrong_values
 from deeplab_tf.datasets.named import open_source
 from deeplab_tf.datasets.tfrecord import decode_example, find_shards, read_records
 from deeplab_tf.errors import InputError
+from deeplab_tf.panoptic_format import values_of
+from deeplab_tf.panoptic_pictures import panoptic_colors, panoptic_overlay
 from deeplab_tf.pictures import Colors, colorize, contact_sheet, overlay
 
 _TILE = 240
@@ -47,10 +49,13 @@ def draw_samples(
     count: int = 12,
     seed: int = 0,
     classes: str | os.PathLike | None = None,
+    annotations: str | os.PathLike | None = None,
+    label_divisor: int | None = None,
 ) -> Sheet:
     """Draws pictures chosen at random, the same ones for the same seed.
 
-    Pixels to ignore are white, values that no class has are magenta.
+    Pixels to ignore are white, values that no class has are magenta. Instances have shades of their
+    class's colour and an outline.
 
     Args:
         target: a folder of records or of pictures and masks, or a named source.
@@ -58,6 +63,8 @@ def draw_samples(
         count: how many at most.
         seed: of the choice.
         classes: a class file or known list for a plain folder.
+        annotations: a panoptic JSON file elsewhere.
+        label_divisor: of panoptic labels of a folder; None takes one that fits.
 
     Raises:
         InputError: no such folder or split, or not one of the chosen pictures can be read.
@@ -67,9 +74,11 @@ def draw_samples(
         check_split(target, split, descriptor.splits)
         name, meaning, total = descriptor.name, classes_of(descriptor), descriptor.splits[split]
         chosen = _choose(total, count, seed)
-        examples, mistakes = _from_records(target, split, chosen)
+        examples, mistakes = _from_records(target, split, chosen, descriptor.label_divisor)
     else:
-        source = open_source(target, classes=classes)
+        source = open_source(
+            target, classes=classes, annotations=annotations, label_divisor=label_divisor
+        )
         check_split(target, split, source.counts)
         name, meaning, total = source.name, source.classes, source.counts[split]
         chosen = _choose(total, count, seed)
@@ -94,7 +103,9 @@ def _choose(total: int, count: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(total), min(count, total)))
 
 
-def _from_records(folder, split: str, chosen: Sequence[int]) -> tuple[list[dict], list[str]]:
+def _from_records(
+    folder, split: str, chosen: Sequence[int], label_divisor: int | None
+) -> tuple[list[dict], list[str]]:
     """The chosen examples; only they are decoded."""
     wanted, examples, mistakes, position = set(chosen), [], [], 0
     try:
@@ -102,7 +113,7 @@ def _from_records(folder, split: str, chosen: Sequence[int]) -> tuple[list[dict]
             for record in read_records(shard):
                 if position in wanted:
                     try:
-                        decoded = decode_example(record)
+                        decoded = decode_example(record, label_divisor)
                         examples.append({key: value.numpy() for key, value in decoded.items()})
                     except Exception as error:  # what is wrong, `data check` says better
                         mistakes.append(f"{shard}: {type(error).__name__} in record {position}")
@@ -136,8 +147,18 @@ def _tiles(example: dict, classes: Classes) -> list[tuple[str, np.ndarray]]:
     colored[np.isin(label, wrong)] = _WRONG
     names = _cut(", ".join(present), 34)
     warning = f"no class's: {_cut(str(wrong), 22)}" if wrong else ""
+    panoptic, divisor = example.get(keys.PANOPTIC_LABEL), classes.label_divisor
+    if panoptic is not None and divisor is not None:
+        shown = classes.colors, classes.things, divisor
+        colored = panoptic_colors(panoptic, *shown, ignore_label=classes.ignored)
+        count = len([v for v in values_of(panoptic)[0] if v % divisor])
+        names = _cut(f"{count} instances; {', '.join(present)}", 34)
     over = colored
-    if image.shape[:2] == label.shape:
+    if image.shape[:2] == label.shape and panoptic is not None and divisor is not None:
+        over = panoptic_overlay(
+            image, panoptic, *shown, ignore_label=classes.ignored, names=classes.names
+        )
+    elif image.shape[:2] == label.shape:
         table = [*classes.colors[:256], *[_WRONG] * (256 - len(classes.colors))]
         if classes.ignored is not None and classes.ignored < 256:
             table[classes.ignored] = (255, 255, 255)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deeplab_tf import keys
 from deeplab_tf.datasets.classes import Classes
 
 
@@ -18,13 +19,27 @@ class Item:
         name: file name of the picture, kept in the record.
         picture: its file, or what such a file holds.
         label_name: what messages call the label.
-        read_label: reads it: uint8 or uint16 [H, W].
+        read_label: reads it: uint8 or uint16 classes [H, W], or with a `label_divisor` an int32
+            panoptic map.
+        label_divisor: a panoptic label is class * label_divisor + instance.
     """
 
     name: str
     picture: Path | bytes
     label_name: str
     read_label: Callable[[], np.ndarray]
+    label_divisor: int | None = None
+
+    def read_maps(self) -> dict[str, np.ndarray]:
+        """Label maps by their names in an example: int32 [H, W] each.
+
+        Raises:
+            InputError: the label can't be read.
+        """
+        label = self.read_label().astype(np.int32, copy=False)
+        if self.label_divisor is None:
+            return {keys.SEMANTIC_LABEL: label}
+        return {keys.SEMANTIC_LABEL: label // self.label_divisor, keys.PANOPTIC_LABEL: label}
 
 
 class Source(Protocol):
@@ -40,7 +55,7 @@ class Source(Protocol):
 
     @property
     def classes(self) -> Classes:
-        """What label values mean."""
+        """What label values mean; with a `label_divisor`, labels are panoptic maps."""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_tf.datasets.classes import Classes
+from deeplab_tf.datasets.classes import CITYSCAPES_PANOPTIC, Classes
 from deeplab_tf.datasets.source import Item, part_size
 from deeplab_tf.errors import InputError
+from deeplab_tf.panoptic_format import CITYSCAPES_IDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +32,9 @@ class Adapter:
     label: Callable[[np.ndarray], np.ndarray] = lambda mask: mask
 
 
-# labelId of each of Cityscapes' 19 classes; all others are ignored.
-_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_CITYSCAPES = Classes(
-    names=(
-        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
-        *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck"),
-        *("bus", "train", "motorcycle", "bicycle"),
-    ),
-    colors=(
-        *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
-        *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
-        *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
-        *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
-    ),
-    ignore_label=255,
-)
-
-
 def _cityscapes_label(mask: np.ndarray) -> np.ndarray:
     table = np.full(256, 255, np.uint8)
-    table[list(_CITYSCAPES_IDS)] = np.arange(19)
+    table[list(CITYSCAPES_IDS)] = np.arange(19)
     return table[mask]
 
 
@@ -67,7 +50,7 @@ ADAPTERS = {
         label=lambda mask: mask - 1,
     ),
     "cityscapes/semantic_segmentation": Adapter(
-        _CITYSCAPES,
+        CITYSCAPES_PANOPTIC.semantic(),
         {"train": "train", "val": "validation"},
         image="image_left",
         mask="segmentation_label",

@@ -63,10 +63,21 @@ def encode_label_map(label: np.ndarray) -> bytes:
     return tf.io.encode_png(label[..., None]).numpy()
 
 
-def decode_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
+def encode_raw_map(label: np.ndarray) -> bytes:
+    """A panoptic map [H, W] as the "raw" format has it: int32, little-endian, in C order."""
+    return np.ascontiguousarray(label, "<i4").tobytes()
+
+
+def decode_example(record: tf.Tensor, label_divisor: int | None = None) -> dict[str, tf.Tensor]:
     """A serialised record -> {"image": uint8 [H, W, 3], "semantic_label": int32 [H, W], "name"}.
 
     Runs eagerly and inside `tf.data`. Records without a label feature get an empty label.
+
+    Args:
+        record: a scalar string.
+        label_divisor: labels are class * label_divisor + instance: adds "panoptic_label", int32
+            [H, W], and divides. A label stored as PNG holds classes alone. None takes labels as
+            they are.
     """
     string, integer = (
         tf.io.FixedLenFeature([], tf.string, ""),
@@ -109,11 +120,17 @@ def decode_example(record: tf.Tensor) -> dict[str, tf.Tensor]:
         lambda: tf.cond(encoded == "", nothing, png_of_its_depth),
     )
     label.set_shape([None, None])
-    return {
+    example = {
         keys.IMAGE: image,
         keys.SEMANTIC_LABEL: label,
         keys.NAME: parsed[keys.RECORD_FILENAME],
     }
+    if label_divisor is not None:
+        is_raw = parsed[keys.RECORD_LABEL_FORMAT] == "raw"
+        panoptic = tf.where(is_raw, label, label * label_divisor)
+        example[keys.PANOPTIC_LABEL] = panoptic
+        example[keys.SEMANTIC_LABEL] = panoptic // label_divisor
+    return example
 
 
 def shard_path(folder: str | os.PathLike, split: str, index: int, count: int) -> Path:

@@ -1,10 +1,14 @@
 """Steps on an example: dict -> dict, image and label together, from an explicit seed.
 
 An example is {"image": [H, W, 3], "semantic_label": int32 [H, W], ...}; other keys pass through.
+A "panoptic_label" (int32 [H, W], class * label_divisor + instance) goes wherever the semantic one
+goes; steps that pad then need to know the divisor.
 Every random step takes a `seed`, an int32 pair for the stateless generators, so that a picture's
 augmentation is a function of (seed, position) alone. Sizes and rounding are those of the official
 input code; its float32 arithmetic is kept, since float64 gives other sizes in places.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -12,13 +16,25 @@ import tensorflow as tf
 from deeplab_tf import keys
 
 Example = dict[str, tf.Tensor]
+# float32, in which pictures are sampled, is exact up to 24 bits; larger labels go in two parts.
+_PART_BITS = 12
 
 
-def _with(example: Example, image: tf.Tensor, label: tf.Tensor | None) -> Example:
-    changed = {keys.IMAGE: image}
-    if label is not None:
-        changed[keys.SEMANTIC_LABEL] = label
-    return {**example, **changed}
+def _with(example: Example, image: tf.Tensor, change: Callable) -> Example:
+    """The example with another image, and `change` of each label that it has."""
+    labels = (keys.SEMANTIC_LABEL, keys.PANOPTIC_LABEL)
+    changed = {key: change(example[key]) for key in labels if key in example}
+    return {**example, keys.IMAGE: image, **changed}
+
+
+def _outside(example: Example, ignore_label: int, label_divisor: int | None) -> dict[str, int]:
+    """Label -> what it holds outside the picture."""
+    values = {keys.SEMANTIC_LABEL: ignore_label}
+    if keys.PANOPTIC_LABEL in example:
+        if label_divisor is None:
+            raise ValueError("an example with panoptic labels is padded with a label_divisor.")
+        values[keys.PANOPTIC_LABEL] = ignore_label * label_divisor
+    return {key: value for key, value in values.items() if key in example}
 
 
 def _size(example: Example) -> tf.Tensor:
@@ -31,12 +47,13 @@ def resize(example: Example, size) -> Example:
     image = tf.raw_ops.ResizeBilinear(
         images=tf.cast(example[keys.IMAGE], tf.float32)[None], size=size, align_corners=True
     )[0]
-    label = example.get(keys.SEMANTIC_LABEL)
-    if label is not None:
-        label = tf.raw_ops.ResizeNearestNeighbor(
+
+    def nearest(label):
+        return tf.raw_ops.ResizeNearestNeighbor(
             images=label[None, ..., None], size=size, align_corners=True
         )[0, ..., 0]
-    return _with(example, image, label)
+
+    return _with(example, image, nearest)
 
 
 def size_in_range(
@@ -90,41 +107,43 @@ def scale_by(example: Example, scale) -> Example:
     return resize(example, scaled_size(_size(example), scale))
 
 
-def pad_to(example: Example, size, *, pixel: float | tuple, ignore_label: int) -> Example:
+def pad_to(
+    example: Example,
+    size,
+    *,
+    pixel: float | tuple,
+    ignore_label: int,
+    label_divisor: int | None = None,
+) -> Example:
     """Fills up to at least (height, width) at the bottom and at the right.
 
     Args:
         example: smaller or larger than `size`.
         size: (height, width).
         pixel: value of new pixels: what normalises to zero, 127.5 or the RGB means.
-        ignore_label: label of new pixels.
+        ignore_label: class of new pixels.
+        label_divisor: of panoptic labels, whose new pixels are void.
     """
     image = tf.cast(example[keys.IMAGE], tf.float32)
     missing = tf.maximum(tf.constant(size) - _size(example), 0)
     below = [[0, missing[0]], [0, missing[1]]]
     # Shift so that the padding's zero is the wanted pixel.
     image = tf.pad(image - pixel, [*below, [0, 0]]) + pixel
-    label = example.get(keys.SEMANTIC_LABEL)
-    if label is not None:
-        label = tf.pad(label, below, constant_values=ignore_label)
-    return _with(example, image, label)
+    outside = _outside(example, ignore_label, label_divisor).items()
+    padded = {key: tf.pad(example[key], below, constant_values=value) for key, value in outside}
+    return {**example, keys.IMAGE: image, **padded}
 
 
 def crop_at(example: Example, offset, size) -> Example:
     """The window of (height, width) whose first pixel is at `offset`."""
-    label = example.get(keys.SEMANTIC_LABEL)
-    if label is not None:
-        label = tf.ensure_shape(tf.slice(label, offset, size), size)
-    offset, whole = tf.concat([offset, [0]], 0), (*size, 3)
-    return _with(
-        example, tf.ensure_shape(tf.slice(example[keys.IMAGE], offset, whole), whole), label
-    )
+    start, whole = tf.concat([offset, [0]], 0), (*size, 3)
+    image = tf.ensure_shape(tf.slice(example[keys.IMAGE], start, whole), whole)
+    return _with(example, image, lambda label: tf.ensure_shape(tf.slice(label, offset, size), size))
 
 
 def flip(example: Example) -> Example:
     """Mirrors left and right."""
-    label = example.get(keys.SEMANTIC_LABEL)
-    return _with(example, example[keys.IMAGE][:, ::-1], None if label is None else label[:, ::-1])
+    return _with(example, example[keys.IMAGE][:, ::-1], lambda label: label[:, ::-1])
 
 
 def stretch(example: Example, size: tuple[int, int]) -> Example:
@@ -134,10 +153,11 @@ def stretch(example: Example, size: tuple[int, int]) -> Example:
     train on it.
     """
     image = tf.image.resize(example[keys.IMAGE], size, antialias=True)
-    label = example.get(keys.SEMANTIC_LABEL)
-    if label is not None:
-        label = tf.image.resize(label[..., None], size, method="nearest")[..., 0]
-    return _with(example, image, label)
+    return _with(
+        example,
+        image,
+        lambda label: tf.image.resize(label[..., None], size, method="nearest")[..., 0],
+    )
 
 
 def sample(
@@ -148,6 +168,7 @@ def sample(
     size: tuple[int, int],
     pixel: float | tuple[float, float, float] = 127.5,
     ignore_label: int = 255,
+    label_divisor: int | None = None,
 ) -> Example:
     """Crops, resizes, pads and mirrors in one pass over the output.
 
@@ -159,12 +180,12 @@ def sample(
         last: that of the last pixel. A smaller column than the first mirrors.
         size: (height, width) of the result.
         pixel, ignore_label: of what lies outside the picture.
+        label_divisor: of panoptic labels.
     """
     box = _box(example, first, last)
-    label = example.get(keys.SEMANTIC_LABEL)
-    if label is not None:
-        label = _sample_label(label, box, size, ignore_label)
-    return _with(example, _sample_image(example[keys.IMAGE], box, size, pixel), label)
+    image = _sample_image(example[keys.IMAGE], box, size, pixel)
+    outside = _outside(example, ignore_label, label_divisor)
+    return {**example, keys.IMAGE: image, **_sample_labels(example, box, size, outside)}
 
 
 def _box(example: Example, first, last) -> tf.Tensor:
@@ -187,16 +208,28 @@ def _sample_image(image, box, size, pixel=127.5) -> tf.Tensor:
     return image + pixel if outside != pixel else image
 
 
-def _sample_label(label, box, size, ignore_label: int) -> tf.Tensor:
-    label = tf.raw_ops.CropAndResize(
-        image=label[None, ..., None],
-        boxes=box,
-        box_ind=[0],
-        crop_size=size,
-        method="nearest",
-        extrapolation_value=float(ignore_label),
-    )
-    return tf.cast(label[0, ..., 0], tf.int32)
+def _sample_labels(example: Example, box, size, outside: dict[str, int]) -> Example:
+    """The labels named in `outside`, which says what they hold beyond the picture."""
+    sampled = {}
+    for key, value in outside.items():
+        # Relative to what lies outside, so that zero does for all planes.
+        label = example[key] - value
+        planes = [label]
+        if key == keys.PANOPTIC_LABEL:
+            high, low = label // 2**_PART_BITS, label % 2**_PART_BITS  # floored: low isn't negative
+            planes = [high, low]
+        found = tf.raw_ops.CropAndResize(
+            image=tf.stack(planes, -1)[None],
+            boxes=box,
+            box_ind=[0],
+            crop_size=size,
+            method="nearest",
+            extrapolation_value=0.0,
+        )
+        parts = tf.unstack(tf.cast(found[0], tf.int32), axis=-1)
+        label = parts[0] if len(parts) == 1 else parts[0] * 2**_PART_BITS + parts[1]
+        sampled[key] = label + value
+    return sampled
 
 
 def _mirrored(first, last, mirror):
@@ -220,6 +253,7 @@ def random_scaled_crop(
     mirror=False,
     pixel: float | tuple[float, float, float] = 127.5,
     ignore_label: int = 255,
+    label_divisor: int | None = None,
 ) -> Example:
     """The official augmentation in one pass: scale, pad, crop, mirror.
 
@@ -233,6 +267,7 @@ def random_scaled_crop(
         scales: factors to draw from.
         mirror: scalar boolean.
         pixel, ignore_label: of padding.
+        label_divisor: of panoptic labels.
     """
     index = tf.random.stateless_uniform([], seed, 0, len(scales), tf.int32)
     scaled = scaled_size(_size(example), tf.gather(tf.constant(scales), index))
@@ -245,7 +280,15 @@ def random_scaled_crop(
     step = tf.where(scaled > 1.0, (whole - 1.0) / tf.maximum(scaled - 1.0, 1.0), whole)
     span = tf.constant([size[0] - 1.0, size[1] - 1.0])
     first, last = _mirrored(offset * step, (offset + span) * step, mirror)
-    return sample(example, first, last, size=size, pixel=pixel, ignore_label=ignore_label)
+    return sample(
+        example,
+        first,
+        last,
+        size=size,
+        pixel=pixel,
+        ignore_label=ignore_label,
+        label_divisor=label_divisor,
+    )
 
 
 def random_resized_crop(
@@ -293,10 +336,9 @@ def random_resized_crop(
 
     shrinks = tf.reduce_max(window / tf.constant(size, tf.float32)) > 1.25
     image = tf.cond(shrinks, smooth, lambda: _sample_image(example[keys.IMAGE], box, size))
-    label = example.get(keys.SEMANTIC_LABEL)
-    if label is not None:
-        label = _sample_label(label, box, size, 0)
-    return _with(example, image, label)
+    # Nothing lies outside, so any value will do for it.
+    inside = _outside(example, 0, 1)
+    return {**example, keys.IMAGE: image, **_sample_labels(example, box, size, inside)}
 
 
 def random_color(example: Example, seed, *, strength: float = 1.0, grey: float = 0.1) -> Example:
@@ -324,4 +366,4 @@ def random_color(example: Example, seed, *, strength: float = 1.0, grey: float =
     flat = tf.nn.bias_add(flat, tf.fill([3], shift))
     flat = tf.raw_ops.ClipByValue(t=flat, clip_value_min=0.0, clip_value_max=255.0)
     image = tf.ensure_shape(tf.reshape(flat, tf.shape(image)), image.shape)
-    return _with(example, image, example.get(keys.SEMANTIC_LABEL))
+    return {**example, keys.IMAGE: image}

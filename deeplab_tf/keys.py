@@ -12,6 +12,7 @@ CENTER_HEATMAP = "center_heatmap"
 OFFSET_MAP = "offset_map"
 INSTANCE_MAP = "instance_map"
 INSTANCE_SCORE = "instance_score"
+PROBABILITIES = "probabilities"
 
 # Features of a TFRecord, as the official code writes and reads them.
 RECORD_IMAGE = "image/encoded"

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Room -> the rooms it may import, beside itself. A single file at the top (`keys`) is a room too.
-BASE = {"keys", "errors", "files", "pictures"}
+BASE = {"keys", "errors", "files", "pictures", "panoptic_format", "panoptic_pictures"}
 MODELS = BASE | {"layers", "backbones", "models"}
 AFTER_MODELS = {"losses", "metrics", "postprocess", "checkpoints"}
 INFERENCE = MODELS | AFTER_MODELS | {"inference"}
@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "pictures": {"keys", "errors", "files"},
+    "panoptic_format": {"errors", "files", "pictures"},
+    "panoptic_pictures": {"panoptic_format", "pictures"},
     "datasets": BASE,
     "layers": BASE,
     "backbones": BASE | {"layers"},
@@ -48,8 +50,11 @@ LIGHT = (
     "deeplab_tf.errors",
     "deeplab_tf.files",
     "deeplab_tf.keys",
+    "deeplab_tf.panoptic_format",
+    "deeplab_tf.panoptic_pictures",
     "deeplab_tf.pictures",
     "deeplab_tf.inference.litert",
+    "deeplab_tf.inference.panoptic",
 )
 
 

@@ -13,7 +13,20 @@ _CONFIGS = {"portrait": "portrait", "camvid": "camvid", "oxford_iiit_pet": "pet"
 _CLASSES = click.option(
     "--classes",
     metavar="FILE|LIST",
-    help="A class file elsewhere, or a known list: binary, portrait, camvid, voc.",
+    help="A class file elsewhere, or a known list: binary, portrait, camvid, voc, coco_stuff, "
+    "cityscapes_panoptic, coco_panoptic.",
+)
+_ANNOTATIONS = click.option(
+    "--annotations",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A panoptic JSON file elsewhere.",
+)
+_DIVISOR = click.option(
+    "--label-divisor",
+    metavar="N",
+    type=click.IntRange(2),
+    help="Panoptic labels are class * N + instance. [default: that of the data, or one that fits]",
 )
 
 
@@ -27,19 +40,29 @@ def command():
       masks/ID.png     of the same size: class values (0, 1, …), a palette, or colours
       classes.csv      index,name[,red,green,blue]; not needed for masks of black and white
       train.txt        an ID a line, as val.txt and test.txt; else every tenth is for validation
+
+    \b
+    One whose instances are told apart has one of these besides:
+      instances/ID.png number of each instance, 0 for none; classes.csv then has a column thing,
+                       1 or 0, or a file segments.json lists categories instead of it
+      panoptic/ID.png  segment ids as COCO writes them, and panoptic.json beside
+      gtFine/          Cityscapes as published, beside leftImg8bit/
     """
 
 
 @command.command(short_help="List all that is wrong with pictures, masks or records.")
 @click.argument("target", type=click.Path(path_type=Path))
 @_CLASSES
+@_ANNOTATIONS
+@_DIVISOR
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all of it here.")
-def check(target, classes, json_path):
+def check(target, classes, annotations, label_divisor, json_path):
     """Look through TARGET before training does: a folder of pictures and masks, or of records.
 
     Opens every file, shows which label values there are and how many pixels they have, and lists
     all that is wrong, each with its fix: values or colours that no class has, sizes that differ,
-    files that can't be read, classes that never occur, splits that share pictures.
+    files that can't be read, classes that never occur, splits that share pictures; of instances, a
+    wrong divisor, stuff with instances, things without, and PNGs and JSON that don't fit together.
 
     Exit code 1 if anything is wrong, 2 if there is nothing to check.
 
@@ -54,7 +77,9 @@ def check(target, classes, json_path):
         from deeplab_tf.datasets.audit import check as look
     from deeplab_tf.files import write_json
 
-    report = look(target, classes=classes, quiet=False)
+    report = look(
+        target, classes=classes, annotations=annotations, label_divisor=label_divisor, quiet=False
+    )
     _show_report(report)
     if json_path:
         write_json(json_path, report.to_json())
@@ -69,12 +94,15 @@ def check(target, classes, json_path):
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where records go.")
 @_CLASSES
+@_ANNOTATIONS
+@_DIVISOR
 @click.option("--records-per-shard", default=512, show_default=True, type=click.IntRange(1))
-def build(source, out, classes, records_per_shard):
+def build(source, out, classes, annotations, label_divisor, records_per_shard):
     """Write the records of SOURCE.
 
     SOURCE is a folder of images/, masks/ and, for more than two classes, classes.csv; or
     tfds:oxford_iiit_pet, fetched with TensorFlow Datasets; or synthetic, which are drawn shapes.
+    `deeplab-tf data --help` shows the folders, those with instances too.
 
     Every file is checked on the way. After an interruption run the same command again: what is
     whole stays.
@@ -90,11 +118,21 @@ def build(source, out, classes, records_per_shard):
         from deeplab_tf.datasets import build_folder
 
     try:
-        descriptor = build_folder(source, out, classes=classes, records_per_shard=records_per_shard)
+        descriptor = build_folder(
+            source,
+            out,
+            classes=classes,
+            annotations=annotations,
+            label_divisor=label_divisor,
+            records_per_shard=records_per_shard,
+        )
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
     _describe(descriptor)
+    if descriptor.label_divisor is not None:
+        click.echo(f"next: deeplab-tf data show {out}")
+        return
     config = _CONFIGS.get(descriptor.name, "portrait" if descriptor.num_classes == 2 else "camvid")
     click.echo(f"next: deeplab-tf train --config {config} data={out}")
 
@@ -123,8 +161,12 @@ def info(records):
 @click.option("--count", default=12, show_default=True, type=click.IntRange(1, 200))
 @click.option("--seed", default=0, show_default=True, help="Another one shows others.")
 @_CLASSES
-def show(target, out, split, count, seed, classes):
+@_ANNOTATIONS
+@_DIVISOR
+def show(target, out, split, count, seed, classes, annotations, label_divisor):
     """Draw samples of TARGET on one page: picture, label in its colours, one over the other.
+
+    Instances have shades of their class's colour and an outline.
 
     TARGET is a folder of pictures and masks, or of records. Have a look before you train.
 
@@ -141,7 +183,15 @@ def show(target, out, split, count, seed, classes):
     with _quiet():
         from deeplab_tf.datasets.sheet import draw_samples
 
-    sheet = draw_samples(target, split, count=count, seed=seed, classes=classes)
+    sheet = draw_samples(
+        target,
+        split,
+        count=count,
+        seed=seed,
+        classes=classes,
+        annotations=annotations,
+        label_divisor=label_divisor,
+    )
     save_image(out, sheet.page)
     for mistake in sheet.mistakes:
         click.echo(f"left out: {mistake}", err=True)
@@ -151,20 +201,24 @@ def show(target, out, split, count, seed, classes):
 @command.command(short_help="Write dataset.json for records of other code.")
 @click.argument("records", type=click.Path(path_type=Path))
 @click.option("--classes", required=True, metavar="FILE|LIST", help="What label values mean.")
-def describe(records, classes):
+@_DIVISOR
+def describe(records, classes, label_divisor):
     """Write dataset.json for RECORDS that other code wrote, once they are found good.
 
     Names and features must be the official ones: train-00000-of-00010.tfrecord, image/encoded,
-    image/segmentation/class/encoded.
+    image/segmentation/class/encoded. Labels of the format "raw" are panoptic: the classes then say
+    which are things, in the column thing of a class file.
 
     \b
-    Example:
+    Examples:
       deeplab-tf data describe tfrecord --classes voc
+      deeplab-tf data describe tfrecord --classes cityscapes_panoptic
+      deeplab-tf data describe tfrecord --classes my_classes.csv --label-divisor 1000
     """
     with _quiet():
         from deeplab_tf.datasets.audit_records import describe_records
 
-    _describe(describe_records(records, classes, quiet=False))
+    _describe(describe_records(records, classes, label_divisor=label_divisor, quiet=False))
 
 
 def _quiet():
@@ -177,9 +231,15 @@ def _quiet():
 def _describe(descriptor):
     splits = ", ".join(f"{name} {count}" for name, count in descriptor.splits.items())
     click.echo(f"{descriptor.name}: {splits}; value to ignore: {descriptor.ignore_label}")
+    kinds = dict.fromkeys(descriptor.thing_classes, "thing")
+    if descriptor.label_divisor is not None:
+        count, divisor = len(kinds), descriptor.label_divisor
+        click.echo(f"  {count} things, labels are class * {divisor} + instance")
+        kinds[descriptor.ignore_label] = "ignored"
     for value, name in enumerate(descriptor.classes):
         share = descriptor.pixel_share[value] if descriptor.pixel_share else 0.0
-        click.echo(f"  {value:3d} {name:20s} {share:7.2%} of the training pixels")
+        kind = kinds.get(value, "stuff") if kinds else ""
+        click.echo(f"  {value:3d} {name:20s} {share:7.2%} of the training pixels  {kind}".rstrip())
 
 
 # Places of one problem that are printed; --json has them all.

@@ -50,6 +50,52 @@ def test_a_good_folder_is_checked_built_described_and_shown(plants, tmp_path):
         assert Image.open(page).width > 600
 
 
+@pytest.fixture
+def persons(tmp_path):
+    """Three pictures of two persons each, with the numbers of their instances."""
+    folder = tmp_path / "persons"
+    for index in range(3):
+        numbers = np.zeros((20, 24), np.uint8)
+        numbers[4:16, index + 2 : index + 8], numbers[6:18, 14:20] = 1, 2
+        image = np.random.default_rng(index).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+        parts = (("images", image), ("masks", numbers > 0), ("instances", numbers))
+        for part, array in parts:
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(folder / part / f"p{index}.png")
+    (folder / "classes.csv").write_text("index,name,thing\n0,ground,0\n1,person,1\n")
+    return folder
+
+
+def test_a_folder_with_instances_is_checked_built_described_and_shown(persons, tmp_path):
+    result = run("check", persons)
+    assert result.exit_code == 0, result.output
+    assert "6 instances in 3 of 3 pictures, at most 2 in one; label_divisor 256" in result.stdout
+    out = tmp_path / "records"
+    result = run("build", persons, "--out", out, "--label-divisor", 1000)
+    assert result.exit_code == 0, result.output
+    assert "1 things, labels are class * 1000 + instance" in result.stdout
+    assert "of the training pixels  thing" in result.stdout
+    assert f"next: deeplab-tf data show {out}" in result.stdout
+    assert run("info", out).stdout == result.stdout.rpartition("next:")[0]
+    assert "all is well" in run("check", out).stdout
+    for target in (persons, out):
+        page = tmp_path / "page.png"
+        assert run("show", target, "--out", page).stdout == f"wrote {page}: 2 pictures of train\n"
+    (out / "dataset.json").unlink()
+    described = run("describe", out, "--classes", persons / "classes.csv", "--label-divisor", 1000)
+    assert described.exit_code == 0 and run("info", out).stdout == described.stdout
+
+
+def test_a_wrong_divisor_is_said_with_the_right_one(persons, tmp_path):
+    out = tmp_path / "records"
+    run("build", persons, "--out", out)
+    result = run("check", out, "--label-divisor", 100)
+    assert result.exit_code == 1
+    assert "problem: 3 x labels aren't class * divisor + instance" in result.stdout
+    assert "fix: All labels fit the divisor 256 or 1000" not in result.stdout
+    assert "--label-divisor 256." in result.stdout
+
+
 def test_problems_are_listed_with_their_fix_and_end_with_one(plants, tmp_path):
     for index in range(6):
         Image.fromarray(np.full((10, 12), 80, np.uint8)).save(plants / "masks" / f"p{index}.png")
@@ -132,6 +178,22 @@ def full_disk(plants, tmp_path):
     return ["build", plants, "--out", tmp_path / "out"], "the disk is full. Free some space"
 
 
+def no_panoptic_json(plants, tmp_path):
+    (plants / "panoptic").mkdir()
+    return ["build", plants, "--out", tmp_path / "out"], "there is no panoptic.json beside it"
+
+
+def no_things(plants, tmp_path):
+    (plants / "instances").mkdir()
+    (plants / "instances" / "p0.png").write_bytes((plants / "masks" / "p0.png").read_bytes())
+    arguments = ["build", plants, "--out", tmp_path / "out", "--classes", "portrait"]
+    return arguments, "portrait: says of no class that it is a thing"
+
+
+def divisor_of_nothing(plants, tmp_path):
+    return ["show", plants, "--label-divisor", "9"], "--label-divisor means nothing"
+
+
 def _raise():
     raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
 
@@ -157,6 +219,7 @@ def no_picture_name(plants, tmp_path):
     [
         *(no_folder, empty_folder, cut_picture, other_size, strange_values, class_file),
         *(full_disk, no_records, no_split, no_extra, no_picture_name),
+        *(no_panoptic_json, no_things, divisor_of_nothing),
     ],
 )
 def test_mistakes_end_with_two_and_a_line_or_two(plants, tmp_path, monkeypatch, make):

@@ -1,5 +1,6 @@
 """Small drawn data sets, and ways to make a folder by hand."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,22 @@ def shapes_records(shapes_folder) -> Path:
     out = shapes_folder.parent / "records"
     build_folder(shapes_folder, out, records_per_shard=4, quiet=True)
     return out
+
+
+@pytest.fixture(scope="session")
+def scenes():
+    """The module beside this one; test folders aren't on the path."""
+    path = Path(__file__).with_name("scenes.py")
+    spec = importlib.util.spec_from_file_location("scenes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def scene_records(scenes, tmp_path_factory) -> Path:
+    """Records of twelve scenes, two shards to the training split; don't change them."""
+    root = tmp_path_factory.mktemp("scenes")
+    scenes.write_pairs(root / "scenes", 12)
+    build_folder(root / "scenes", root / "records", records_per_shard=6, quiet=True)
+    return root / "records"

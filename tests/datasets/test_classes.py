@@ -129,6 +129,68 @@ def test_known_lists_are_found_by_name_and_files_by_path(tmp_path):
         find_classes("nowhere.csv")
 
 
+@pytest.mark.parametrize(
+    ("column", "things"),
+    [
+        (("0", "1", "0", "1"), (1, 3)),
+        (("", "yes", "no", "Thing"), (1, 3)),
+        (("stuff", "stuff", "true", "false"), (2,)),
+        # The value to ignore is no class, so it has no instances either.
+        (("1", "0", "0", "1"), (0, 3)),
+    ],
+)
+@pytest.mark.parametrize("void", ["", "255,void,1\n", "4,void,1\n"])
+def test_a_column_says_which_classes_are_things(tmp_path, column, things, void):
+    rows = "".join(
+        f"{i},{name},{mark}\n" for i, (name, mark) in enumerate(zip("abcd", column, strict=True))
+    )
+    found = read(tmp_path, f"index,name,thing\n{rows}{void}")
+    assert found.things == things and found.label_divisor is None
+    assert found.panoptic(1000).void == {"4": 4000}.get(void[:1], 255_000)
+    assert found.panoptic(1000).semantic().things == ()
+    assert read(tmp_path, "index,name\n0,a\n1,b\n").things == ()
+
+
+def test_things_may_have_colours_and_zero_may_be_ignored(tmp_path):
+    text = "index,name,red,green,blue,thing\n0,void,0,0,0,1\n1,a,9,9,9,1\n2,b,8,8,8,0\n"
+    found = read(tmp_path, text)
+    assert found.things == (1,) and found.panoptic(256).void == 0 and found.colored
+
+
+@pytest.mark.parametrize(
+    ("text", "divisor", "reason"),
+    [
+        ("0,a,0\n1,b,0", 256, "no class is a thing"),
+        ("0,a,0\n1,b,1", 1, r"label_divisor lies in 2\.\.8388608 for labels up to 255; got 1"),
+        ("0,a,0\n1,b,1", 2**23 + 1, "got 8388609"),
+        ("0,a,0\n255,b,1", 256, "classes of black and white have no instances"),
+    ],
+)
+def test_labels_of_instances_must_fit_into_32_bits(tmp_path, text, divisor, reason):
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path, f"index,name,thing\n{text}").panoptic(divisor)
+
+
+def test_known_lists_of_panoptic_sets_are_the_published_ones():
+    cityscapes, coco = KNOWN["cityscapes_panoptic"], KNOWN["coco_panoptic"]
+    assert [cityscapes.names[v] for v in (0, 10, 11, 18)] == ["road", "sky", "person", "bicycle"]
+    assert cityscapes.things == (*range(11, 19),) and cityscapes.void == 255_000
+    assert len(coco.names) == 134 and coco.things == (*range(1, 81),) and coco.void == 0
+    for label, (category, name) in {
+        1: (1, "person"),
+        12: (13, "stop sign"),
+        80: (90, "toothbrush"),
+        81: (92, "banner"),
+        133: (200, "rug-merged"),
+    }.items():
+        assert (coco.category_ids[label], coco.names[label]) == (category, name)
+    stuff = KNOWN["coco_stuff"]
+    assert len(stuff.names) == 182 and stuff.things == (*range(91),)
+    assert [stuff.names[v] for v in (0, 12, 89, 91, 156, 181)] == [
+        *("person", "stop sign", "toothbrush", "banner", "sky-other", "wood")
+    ]
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_lists_have_a_colour_of_its_own_for_each_class(name):
     found = KNOWN[name]
