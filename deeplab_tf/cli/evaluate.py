@@ -112,8 +112,30 @@ def show(scores) -> None:
             f"{scores.classes[1].name} IoU, mean over pictures: "
             f"{scores.foreground_iou:.4f}" + (f" ({shown})" if shown else "")
         )
+    if scores.panoptic is not None:
+        console.print(panoptic_table(scores.panoptic))
+        lines += scores.panoptic.lines
     lines += scores.trimap_lines
     lines += [f"note: {note}" for note in scores.notes]
     lines += [f"warning: {warning}" for warning in scores.warnings]
     for line in lines:
         click.echo(line)
+
+
+def panoptic_table(scores):
+    """Panoptic quality per class, of those that are labelled or predicted."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("segments of")
+    for name in ("PQ", "SQ", "RQ", "found", "missed", "invented"):
+        table.add_column(name, justify="right")
+    for score in scores.classes:
+        if score.pq is None:
+            continue
+        numbers = [f"{value:.4f}" for value in (score.pq, score.sq, score.rq)]
+        counts = [str(count) for count in (score.found, score.missed, score.invented)]
+        kind = "" if score.is_thing else " (stuff)"
+        table.add_row(Text(score.name + kind), *numbers, *counts)
+    return table

@@ -29,7 +29,7 @@ from deeplab_tf.errors import InputError
     show_default=True,
     help="Where results go.",
 )
-@click.option("--what", metavar="LIST", help="Some of mask,overlay,cutout,blur.  [all]")
+@click.option("--what", metavar="LIST", help="Some of mask,overlay,cutout,blur,panoptic.  [all]")
 @click.option(
     "--classes", metavar="LIST", help="What to cut out: names or values.  [all but background]"
 )
@@ -39,7 +39,9 @@ def command(pictures, model, tflite, fast, out, what, classes, **options):
     """Segment pictures, folders of pictures, or patterns such as "*.jpg".
 
     Every picture gives NAME_mask.png (class values under a palette), NAME_overlay.jpg,
-    NAME_cutout.png (with transparency) and NAME_blur.jpg, all at its own size. A .tflite file
+    NAME_cutout.png (with transparency) and NAME_blur.jpg, all at its own size. A panoptic model
+    outlines each instance in the overlay, and gives NAME_panoptic.png (segment ids, coded as in
+    COCO's files) with NAME_panoptic.json (class, area, box and score of each). A .tflite file
     answers within a second, since TensorFlow isn't loaded for it; --fast takes the one that
     comes with the preset, a little less exact than the preset itself.
 
@@ -177,11 +179,19 @@ def _segment_all(runner, jobs, wanted, classes) -> int:
                 done += 1
                 if len(jobs) == 1:
                     shares = [f"{what} {share:.1%}" for what, share in result.shares.items()]
-                    click.echo(f"{path}: {', '.join(shares[:5])}")
+                    click.echo(f"{path}: {', '.join(shares[:5])}{_instances(result)}")
                     for file in written:
                         click.echo(f"  {file}")
             advance()
     return done
+
+
+def _instances(result) -> str:
+    """How many there are, in words."""
+    if not result.is_panoptic:
+        return ""
+    count = sum(segment.instance is not None for segment in result.segments)
+    return f"; {count} instance{'' if count == 1 else 's'}"
 
 
 def _progress(total: int, runner):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import strips
@@ -202,6 +203,13 @@ class Runner(abc.ABC):
     def forward(self, batch: np.ndarray) -> np.ndarray:
         """Pixels uint8 [B, h, w, 3] at the model's size -> probabilities float32 [B, ., ., C]."""
 
+    def maps(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """All that the model says of a batch's pixels: "probabilities", which `forward` gives.
+
+        A panoptic model has "center_heatmap" [B, ., ., 1] and "offset_map" [B, ., ., 2] too.
+        """
+        return {keys.PROBABILITIES: self.forward(batch)}
+
     @property
     def only_size(self) -> tuple[int, int] | None:
         """(height, width) to which every picture is brought, here or inside the model, if any."""
@@ -228,13 +236,30 @@ class Runner(abc.ABC):
         """The same for several pictures, at once where the model has them at one size."""
         prepared = [self._prepare(image) for image in images]
         if len({p.image.shape for p in prepared}) == 1:
-            outputs = list(self.forward(np.stack([p.image for p in prepared])))
+            found = self.maps(np.stack([p.image for p in prepared]))
+            outputs = [{name: x[i] for name, x in found.items()} for i in range(len(images))]
         else:
-            outputs = [self.forward(p.image[None])[0] for p in prepared]
+            outputs = [
+                {name: x[0] for name, x in self.maps(p.image[None]).items()} for p in prepared
+            ]
         return [
-            ScoreMap(without_padding(output, p), (image.shape[0], image.shape[1]))
+            self._scores(image, p, output)
             for image, p, output in zip(images, prepared, outputs, strict=True)
         ]
+
+    def _scores(
+        self, image: np.ndarray, prepared: Prepared, maps: dict[str, np.ndarray]
+    ) -> ScoreMap:
+        """What the maps of one picture say at its own size."""
+        maps = {name: without_padding(x, prepared) for name, x in maps.items()}
+        size = (image.shape[0], image.shape[1])
+        if keys.CENTER_HEATMAP not in maps or keys.PROBABILITIES not in maps:
+            return ScoreMap(maps[keys.PROBABILITIES], size)
+        from deeplab_tf.inference.panoptic import PanopticScoreMap, merge_settings
+
+        heatmap, offsets = maps[keys.CENTER_HEATMAP][..., 0], maps[keys.OFFSET_MAP]
+        settings = merge_settings(self.info)
+        return PanopticScoreMap(maps[keys.PROBABILITIES], size, heatmap, offsets, settings)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB [H, W, 3] -> float32 [H, W, classes] at the picture's own size."""
@@ -273,9 +298,20 @@ class FlippedRunner(Runner):
         return self._runner.only_size
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
-        mirrored = self._runner.forward(np.ascontiguousarray(batch[:, :, ::-1]))
-        upright, mirrored = with_all_classes([self._runner.forward(batch), mirrored])
-        return (upright + mirrored[:, :, ::-1]) / 2
+        return self.maps(batch)[keys.PROBABILITIES]
+
+    def maps(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        upright = self._runner.maps(batch)
+        mirrored = self._runner.maps(np.ascontiguousarray(batch[:, :, ::-1]))
+        result = {}
+        for name, values in upright.items():
+            back = mirrored[name][:, :, ::-1]
+            if name == keys.OFFSET_MAP:  # what was to the left is to the right again
+                back = back * np.float32([1, -1])
+            elif name == keys.PROBABILITIES:
+                values, back = with_all_classes([values, back])
+            result[name] = (values + back) / 2
+        return result
 
     def _prepare(self, image: np.ndarray) -> Prepared:
         return self._runner._prepare(image)

@@ -80,6 +80,12 @@ def refine(
     scales = tuple(float(scale) for scale in scales)
     if scales != (1.0,) or flip:
         runner = runner.fused(scales, flip)
+    if runner.info.label_divisor is not None and (window is not None or crf is not None):
+        raise InputError(
+            f"{runner.name} tells instances apart, which "
+            f"{'windows' if window is not None else 'the CRF'} would cut; leave "
+            f"{'window' if window is not None else 'crf'} out."
+        )
     if window is not None:
         runner = WindowRunner(runner, window, OVERLAP if overlap is None else overlap)
     if crf is not None:
@@ -167,6 +173,9 @@ class KerasRunner(Runner):
             self.size = (height, width)
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
+        return self.maps(batch)[keys.PROBABILITIES]
+
+    def maps(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         import keras
 
         self._calls += len(batch)
@@ -174,10 +183,19 @@ class KerasRunner(Runner):
             output = self.model.predict_on_batch(batch.astype(np.float32))
         else:
             output = self.model(batch.astype(np.float32), training=False)
-        if isinstance(output, dict):
-            output = output[keys.SEMANTIC_LOGITS]
-        output = keras.ops.convert_to_numpy(output)
-        return softmax(output) if self._logits else output
+        output = output if isinstance(output, dict) else {keys.SEMANTIC_LOGITS: output}
+        if keys.SEMANTIC_LOGITS not in output:
+            raise InputError(
+                f"{self.name} tells no classes apart (tasks={self.model.get_config()['tasks']!r}); "
+                "its maps are for a merge with another model's classes."
+            )
+        classes = keras.ops.convert_to_numpy(output[keys.SEMANTIC_LOGITS])
+        found = {keys.PROBABILITIES: softmax(classes) if self._logits else classes}
+        wanted = (keys.CENTER_HEATMAP, keys.OFFSET_MAP) if self.info.label_divisor else ()
+        for name in wanted:
+            if name in output:
+                found[name] = keras.ops.convert_to_numpy(output[name])
+        return found
 
     def fused(self, scales: Sequence[float], flip: bool) -> Runner:
         fusible = "logits" in getattr(self.model, "endpoints", {})

@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deeplab_tf import pictures
+from deeplab_tf import keys, pictures
 from deeplab_tf.errors import InputError
+from deeplab_tf.files import write_json
 from deeplab_tf.inference.base import PixelScores, background_class, class_name
+from deeplab_tf.inference.panoptic import PanopticScoreMap
 from deeplab_tf.inference.runner import load_runner
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.panoptic_format import encode_ids
+from deeplab_tf.panoptic_pictures import panoptic_overlay
+from deeplab_tf.postprocess.segments import FoundSegment, segments
 
 # What `Segmentation.save` can write -> ending of the file's name.
 OUTPUTS = {
@@ -21,6 +26,7 @@ OUTPUTS = {
     "overlay": "_overlay.jpg",
     "cutout": "_cutout.png",
     "blur": "_blur.jpg",
+    "panoptic": "_panoptic.png",
 }
 Classes = int | str | Sequence[int | str] | None
 
@@ -47,6 +53,41 @@ class Segmentation:
     def probabilities(self) -> np.ndarray:
         """float32 [H, W, classes]; made when asked for, and large."""
         return self.scores.probabilities()
+
+    @property
+    def panoptic_label(self) -> np.ndarray:
+        """class * label_divisor + instance of each pixel, int32 [H, W]; of a panoptic model.
+
+        Raises:
+            InputError: the model tells no instances apart.
+        """
+        return self._instances().panoptic_label
+
+    @property
+    def segments(self) -> list[FoundSegment]:
+        """Of a panoptic model: class, instance, area, box and score of each segment.
+
+        Raises:
+            InputError: the model tells no instances apart.
+        """
+        found = self._instances()
+        return segments(
+            found.panoptic_label,
+            found.merged[keys.INSTANCE_SCORE],
+            label_divisor=found.settings.label_divisor,
+            thing_classes=found.settings.thing_classes,
+            void_label=found.settings.void_label,
+        )
+
+    def _instances(self) -> PanopticScoreMap:
+        if not isinstance(self.scores, PanopticScoreMap):
+            raise InputError("this model tells no instances apart; a panoptic one does.")
+        return self.scores
+
+    @property
+    def is_panoptic(self) -> bool:
+        """Whether there are instances, and `panoptic_label`."""
+        return isinstance(self.scores, PanopticScoreMap)
 
     @property
     def colors(self) -> tuple[tuple[int, int, int], ...]:
@@ -83,8 +124,23 @@ class Segmentation:
         return self.scores.alpha(self.class_values(classes))
 
     def overlay(self, alpha: float = 0.5) -> np.ndarray:
-        """The picture under the classes' colours; background stays clear: uint8 [H, W, 3]."""
-        return pictures.overlay(self.image, self.labels, self.colors, alpha)
+        """The picture under the classes' colours; background stays clear: uint8 [H, W, 3].
+
+        Of a panoptic model each instance has a shade of its own, an outline and its name.
+        """
+        if not self.is_panoptic:
+            return pictures.overlay(self.image, self.labels, self.colors, alpha)
+        settings = self._instances().settings
+        return panoptic_overlay(
+            self.image,
+            self.panoptic_label,
+            self.colors,
+            settings.thing_classes,
+            settings.label_divisor,
+            alpha=alpha,
+            ignore_label=settings.void_label,
+            names=self.info.classes or None,
+        )
 
     def cut_out(self, classes: Classes = None) -> np.ndarray:
         """The classes alone, all else transparent: RGBA uint8 [H, W, 4]. `classes`: see `alpha`."""
@@ -110,6 +166,8 @@ class Segmentation:
             return self.cut_out(classes)
         if what == "blur":
             return self.blur(classes=classes)
+        if what == "panoptic":
+            return encode_ids(self._segment_ids())
         raise InputError(f"there is no output {what!r}; it is one of {', '.join(OUTPUTS)}.")
 
     def save(
@@ -134,22 +192,41 @@ class Segmentation:
             self._write(path, kind, classes)
             return [path]
         if wanted is None:
-            wanted = [kind for kind in OUTPUTS if self.can_give(kind) or classes is not None]
+            named = classes is not None
+            wanted = [k for k in OUTPUTS if self.can_give(k) or (named and k != "panoptic")]
         targets = [(path / f"{self.name}{OUTPUTS.get(kind, '')}", kind) for kind in wanted]
         for target, kind in targets:
             self._write(target, kind, classes)
         return [target for target, _ in targets]
 
+    def _segment_ids(self) -> np.ndarray:
+        """What panoptic PNGs hold: the panoptic label plus one, 0 for void; int32 [H, W]."""
+        label, void = self.panoptic_label, self._instances().settings.void_value
+        return np.where(label == void, 0, label + 1)
+
     def _write(self, path: Path, what: str, classes: Classes) -> None:
         array = self.render(what, classes)
+        if what == "panoptic":
+            if path.suffix.lower() != ".png":
+                raise InputError(f"{path}: panoptic ids need a .png; JPEG would change them.")
+            listed = [
+                {**segment.to_dict(), "id": segment.id + 1, "class": self._name(segment.class_id)}
+                for segment in self.segments
+            ]
+            write_json(path.with_suffix(".json"), {"segments": listed})
         palette = self.colors if what == "mask" and array.dtype == np.uint8 else None
         if palette and path.suffix.lower() != ".png":
             raise InputError(f"{path}: a label map needs a .png; JPEG would change its values.")
         pictures.save_image(path, array, palette=palette)
 
     def can_give(self, what: str) -> bool:
-        """Whether an output needs no classes to be named."""
+        """Whether the model has it, without classes to be named."""
+        if what == "panoptic":
+            return self.is_panoptic
         return what in ("mask", "overlay") or background_class(self.info) is not None
+
+    def _name(self, index: int) -> str:
+        return class_name(self.info, index)
 
     def class_values(self, classes: Classes = None) -> list[int]:
         """Values of classes given by name or value; see `alpha`."""
@@ -169,7 +246,7 @@ class Segmentation:
             if isinstance(item, str) and item.isdigit():
                 item = int(item)
             if isinstance(item, str) or not 0 <= item < count:
-                names = [class_name(self.info, i) for i in range(count)]
+                names = [self._name(i) for i in range(count)]
                 raise InputError(f"there is no class {item!r}; there are {', '.join(names)}.")
             values.append(int(item))
         return values

@@ -20,6 +20,11 @@ class ModelInfo:
         license: of the weights.
         metrics: measured scores.
         training: the settings of the run that made the weights.
+        thing_classes: label values of the classes whose instances are told apart.
+        label_divisor: panoptic labels are class * label_divisor + instance; None of a model that
+            tells no instances apart.
+        merge: settings by which a panoptic model's maps are merged, where they aren't the
+            defaults of `MergeSettings`.
     """
 
     classes: tuple[str, ...] = ()
@@ -31,6 +36,9 @@ class ModelInfo:
     license: str = ""
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    thing_classes: tuple[int, ...] = ()
+    label_divisor: int | None = None
+    merge: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.resize not in RESIZE_RULES:
@@ -45,7 +53,7 @@ class ModelInfo:
     def from_json(cls, value: dict) -> "ModelInfo":
         """Builds the record from parsed JSON, whose lists become tuples again."""
         value = dict(value)
-        for key in ("classes", "image_size"):
+        for key in ("classes", "image_size", "thing_classes"):
             if value.get(key) is not None:
                 value[key] = tuple(value[key])
         value["colors"] = tuple(tuple(color) for color in value.get("colors", ()))

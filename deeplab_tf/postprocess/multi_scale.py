@@ -6,7 +6,12 @@ import keras
 from keras import ops
 
 from deeplab_tf import keys
-from deeplab_tf.layers.resize import ResizeLike, resize_bilinear, resize_nearest
+from deeplab_tf.layers.resize import (
+    ResizeLike,
+    ResizeOffsetsLike,
+    resize_bilinear,
+    resize_nearest,
+)
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.image_pyramid import logits_on_grid, logits_stride, scale_picture
 
@@ -35,28 +40,42 @@ def fused_model(
 ) -> keras.Model:
     """The same as a model of its own, with the same weights: for many pictures.
 
+    Of a panoptic model (https://arxiv.org/abs/1911.10194, Sec. 4.1) it gives a dictionary: under
+    "semantic_logits" the mean probabilities, and the mean heatmap and offsets, whose x changes its
+    sign in a mirrored picture. The window of its ASPP stays that of scale 1, where it has one.
+
     Args:
         model, eval_scales, add_flipped_images: see `predict_probabilities`.
     """
     image = keras.Input(model.input.shape[1:], name=keys.IMAGE)
-    network = model.endpoint_model("logits")
+    endpoints = {keys.SEMANTIC_LOGITS: "logits"}
+    panoptic = isinstance(model.output, dict) and keys.CENTER_HEATMAP in model.output
+    if panoptic:
+        instance_maps = (keys.CENTER_HEATMAP, keys.OFFSET_MAP)
+        endpoints |= {name: f"{name}_raw" for name in instance_maps}
+    network = model.endpoint_model(*endpoints.values())
     stride = logits_stride(model)
     align_corners = model.get_config().get("align_corners", True)
-    answers = []
+    answers: dict[str, list] = {name: [] for name in endpoints}
     for number, scale in enumerate(eval_scales):
-        logits = network(scale_picture(image, scale, align_corners=align_corners))["logits"]
-        if align_corners:
-            logits = logits_on_grid(logits, image, scale=scale, largest=scale, stride=stride)
+        found = network(scale_picture(image, scale, align_corners=align_corners))
+        maps = {name: found[endpoint] for name, endpoint in endpoints.items()}
+        if align_corners and not panoptic:
+            for name, x in maps.items():
+                maps[name] = logits_on_grid(x, image, scale=scale, largest=scale, stride=stride)
         # A model in itself: called twice, its layers keep their names.
-        at_scale = keras.Model(image, logits, name=f"scale_{number}")
+        at_scale = keras.Model(image, maps, name=f"scale_{number}")
         for flip in (False, True) if add_flipped_images else (False,):
-            logits = at_scale(ops.flip(image, axis=2) if flip else image)
-            if flip:
-                logits = ops.flip(logits, axis=2)
-            resize = ResizeLike(align_corners=align_corners, dtype="float32")
-            answers.append(ops.softmax(resize([logits, image])))
-    total = sum(answers[1:], answers[0])
-    return keras.Model(image, total / len(answers), name=model.name)
+            for name, x in at_scale(ops.flip(image, axis=2) if flip else image).items():
+                if flip:
+                    x = ops.flip(x, axis=2)
+                    x = x * ops.array([1.0, -1.0]) if name == keys.OFFSET_MAP else x
+                kind = ResizeOffsetsLike if name == keys.OFFSET_MAP else ResizeLike
+                x = kind(align_corners=align_corners, dtype="float32")([x, image])
+                answers[name].append(ops.softmax(x) if name == keys.SEMANTIC_LOGITS else x)
+    means = {name: sum(found[1:], found[0]) / len(found) for name, found in answers.items()}
+    result = means if panoptic else means[keys.SEMANTIC_LOGITS]
+    return keras.Model(image, result, name=model.name)
 
 
 def predict_without_upsampled_logits(model: SegmentationModel, images):

@@ -70,7 +70,7 @@ def renew_statistics(model: keras.Model, batches: Callable[[], Iterable]) -> Non
         for layer in norms:
             # Then each batch leaves its own statistics in the variables.
             layer.momentum = 0.0
-        for images, _ in batches():
+        for images, *_ in batches():
             model(keras.ops.convert_to_tensor(images), training=True)
             for total, variable in zip(sums, moving, strict=True):
                 total += keras.ops.convert_to_numpy(variable)

@@ -8,15 +8,19 @@ import keras
 import numpy as np
 
 from deeplab_tf import checkpoints, keys
+from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.checkpoints import tf1
-from deeplab_tf.datasets import DatasetDescriptor
+from deeplab_tf.datasets import DatasetDescriptor, pipeline
 from deeplab_tf.errors import InputError
+from deeplab_tf.inference.panoptic import merge_settings
+from deeplab_tf.losses.panoptic import CenterLoss, OffsetLoss, SemanticLoss
 from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
 from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, preset_class
 from deeplab_tf.models.classifier import ImageClassifier
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.panoptic_deeplab import PanopticDeepLab
 from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
-from deeplab_tf.training.config import TrainConfig
+from deeplab_tf.training.config import LossConfig, TrainConfig
 from deeplab_tf.training.optimizers import (
     AdamW,
     Momentum,
@@ -49,6 +53,7 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
             "data": Path(config.data).name,
             "init": Path(config.init).name,
         },
+        **_instances(model, config, descriptor),
     )
     freeze = config.freeze_batch_norm
     if freeze == "auto":
@@ -64,6 +69,28 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
     return model
 
 
+def is_panoptic(model: keras.Model) -> bool:
+    """Whether a model has the heads that tell instances apart."""
+    return isinstance(model.output, dict) and keys.CENTER_HEATMAP in model.output
+
+
+def _instances(model, config: TrainConfig, descriptor: DatasetDescriptor) -> dict[str, Any]:
+    """What a panoptic model's `info` says of instances.
+
+    Raises:
+        InputError: the settings of the merge make no sense.
+    """
+    if not is_panoptic(model) or descriptor.label_divisor is None:
+        return {}
+    found = {
+        "thing_classes": descriptor.thing_classes,
+        "label_divisor": descriptor.label_divisor,
+        "merge": config.panoptic.merge,
+    }
+    merge_settings(ModelInfo(ignore_label=descriptor.ignore_label, **found))
+    return found
+
+
 def _warn_of_unused_rates(model: SegmentationModel, size: tuple[int, int], say) -> None:
     """Says from which rate on the head's kernels reach past the map of a training picture.
 
@@ -72,6 +99,8 @@ def _warn_of_unused_rates(model: SegmentationModel, size: tuple[int, int], say) 
     settings = model.get_config()
     stride = settings["output_stride"]
     cell = settings.get("dense_prediction_cell_config")
+    if settings.get("aspp_use_only_1x1_proj_conv"):
+        return
     if cell is None:
         rates = [[rate, rate] for rate in settings["atrous_rates"]]
     else:
@@ -115,6 +144,8 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
         say(f"starting from {checkpoints.assign(model, checkpoints.read(config.init, model))}")
         return model
     model = from_preset(config.init)
+    if is_panoptic_class(config.model.class_name) and not is_panoptic(model):
+        return _with_backbone_of(model, _new_model(config, descriptor), config.init, say)
     settings, before = model.get_config(), model.info.classes
     if settings["num_classes"] != descriptor.num_classes:
         model = from_preset(config.init, num_classes=descriptor.num_classes)
@@ -138,6 +169,37 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
         other.insert(0, "class_name")
     if other:
         say(f"the network is that of {config.init}, not the config's (other: {_list(other)})")
+    return model
+
+
+def is_panoptic_class(name: str) -> bool:
+    """Whether models of that class have heads that tell instances apart."""
+    return issubclass(MODEL_CLASSES.get(name, object), PanopticDeepLab)
+
+
+def _with_backbone_of(source: SegmentationModel, model: SegmentationModel, init: str, say):
+    """A new panoptic model that begins with the backbone of a semantic one.
+
+    Raises:
+        InputError: they have different backbones.
+    """
+    theirs, ours = (m.get_config()["backbone"] for m in (source, model))
+    scope = f"{BACKBONES[ours].scope}."
+    known = {w.path: w for w in source.weights if w.path.startswith(scope)}
+    wanted = [w for w in model.weights if w.path.startswith(scope)]
+    if any(w.path not in known or known[w.path].shape != w.shape for w in wanted):
+        settings = {
+            key: value
+            for key, value in source.get_config().items()
+            if key in ("backbone", "depth_multiplier")
+        }
+        raise InputError(
+            f"init={init} has the backbone {theirs}, which doesn't fit the config's {ours}; set "
+            + " ".join(f"model.arguments.{key}={value}" for key, value in settings.items())
+        )
+    for weight in wanted:
+        weight.assign(known[weight.path])
+    say(f"starting from the backbone of {init}; decoders and heads are new")
     return model
 
 
@@ -179,6 +241,8 @@ def build_losses(
 ) -> dict[str, Any]:
     """Arguments of `compile`: the loss, or one for each output and what it counts."""
     settings = config.loss
+    if is_panoptic(model):
+        return {"loss": _panoptic_losses(model, config, descriptor, ignore)}
 
     def loss(own_stride: bool = False) -> SoftmaxCrossEntropy:
         return SoftmaxCrossEntropy(
@@ -202,12 +266,57 @@ def build_losses(
     return {"loss": losses, "loss_weights": weights}
 
 
-def for_each_output(model: SegmentationModel, batches):
-    """A dataset of pictures and labels, with the labels once for each output of the model."""
+def _panoptic_losses(
+    model: SegmentationModel, config: TrainConfig, descriptor: DatasetDescriptor, ignore: int
+) -> dict[str, Any]:
+    """A loss for each map of a panoptic model.
+
+    Raises:
+        InputError: a setting that these losses don't have.
+    """
+    settings, panoptic = config.loss, config.panoptic
+    for key in ("class_weights", "hard_example_mining_step", "label_stride"):
+        if getattr(settings, key) != getattr(LossConfig, key):
+            raise InputError(f"loss.{key} isn't for panoptic models; leave it out.")
+    losses = {
+        keys.SEMANTIC_LOGITS: SemanticLoss(
+            descriptor.num_classes, ignore, settings.top_k_percent_pixels
+        ),
+        keys.CENTER_HEATMAP: CenterLoss(panoptic.center_loss_weight),
+        keys.OFFSET_MAP: OffsetLoss(panoptic.offset_loss_weight),
+    }
+    return {name: losses[name] for name in model.output}
+
+
+def batches(model: SegmentationModel, config: TrainConfig, *, first_step: int = 0) -> Any:
+    """The training batches of a model, from a step on: what its losses take.
+
+    Raises:
+        InputError: the records have no such split, or no instances where the model wants them.
+    """
+    panoptic = is_panoptic(model)
+    found = pipeline(
+        config.data,
+        config.train_split,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        training=True,
+        augment=config.augment,
+        seed=config.seed,
+        first_step=first_step,
+        targets="panoptic" if panoptic else "semantic",
+        sigma=config.panoptic.sigma,
+        small_instance_area=config.panoptic.small_instance_area,
+        small_instance_weight=config.panoptic.small_instance_weight,
+    )
     if not isinstance(model.output, dict):
-        return batches
+        return found
     names = list(model.output)
-    return batches.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
+    if not panoptic:
+        return found.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
+    return found.map(
+        lambda images, *maps: (images, *({name: part[name] for name in names} for part in maps))
+    )
 
 
 def set_policy(name: str) -> None:

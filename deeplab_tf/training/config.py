@@ -108,12 +108,49 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PanopticConfig:
+    """What a panoptic model learns of instances, and how its maps are merged.
+
+    Attributes:
+        sigma: of the Gaussians around centres, in pixels. 8 is for pictures of 1025x2049: smaller
+            ones have smaller instances.
+        small_instance_area: instances of fewer pixels weigh more in the semantic loss.
+        small_instance_weight: how much more.
+        center_loss_weight, offset_loss_weight: of these losses beside the semantic one.
+        center_threshold, nms_kernel, keep_k_centers, stuff_area_limit, rule: see `MergeSettings`.
+    """
+
+    sigma: float = 8.0
+    small_instance_area: int = 4096
+    small_instance_weight: float = 3.0
+    center_loss_weight: float = 200.0
+    offset_loss_weight: float = 0.01
+    center_threshold: float = 0.1
+    nms_kernel: int = 13
+    keep_k_centers: int = 200
+    stuff_area_limit: int = 2048
+    rule: str = "tensorflow"
+
+    def __post_init__(self):
+        check_types(self)
+        for key in ("sigma", "small_instance_weight"):
+            if getattr(self, key) <= 0:
+                raise InputError(f"panoptic.{key} is above 0; got {getattr(self, key)}.")
+
+    @property
+    def merge(self) -> dict[str, Any]:
+        """The settings of the merge."""
+        keys = ("center_threshold", "nms_kernel", "keep_k_centers", "stuff_area_limit", "rule")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One experiment.
 
     Attributes:
         data: folder of records.
-        model, augment, optimizer, loss: see there.
+        model, augment, optimizer, loss, panoptic: see there.
         image_size: (height, width) of the training pictures. The encoder's map is `output_stride`
             times smaller; atrous rates that reach past it are of no use, which a run says.
         eval_size: (height, width) for validation and prediction; None takes image_size.
@@ -139,6 +176,7 @@ class TrainConfig:
     augment: Augment = Augment()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
+    panoptic: PanopticConfig = PanopticConfig()
     image_size: tuple[int, int] = (513, 513)
     eval_size: tuple[int, int] | None = None
     resize: str = "fit"
@@ -246,8 +284,10 @@ def config_from_json(value: dict) -> TrainConfig:
         "augment": Augment,
         "optimizer": OptimizerConfig,
         "loss": LossConfig,
+        "panoptic": PanopticConfig,
     }
     try:
+        value = {"panoptic": {}, **value}  # runs of earlier versions have none
         read = {k: v if k in parts else _tuples(v) for k, v in value.items()}
         for name, cls in parts.items():
             read[name] = cls(**{k: _tuples(v) for k, v in value[name].items()})

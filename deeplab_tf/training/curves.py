@@ -13,7 +13,7 @@ def draw_curves(entries: list[dict], path: Path) -> None:
     steps = [entry["step"] for entry in entries]
     panels = (
         ("loss", ["loss"]),
-        ("validation IoU", ["foreground_iou", "mean_iou"]),
+        ("validation", ["pq", "pq_things", "pq_stuff", "foreground_iou", "mean_iou"]),
         ("learning rate", ["learning_rate"]),
     )
     for axes, (title, names) in zip(figure.subplots(1, 3), panels, strict=True):

@@ -1,5 +1,6 @@
 """Scores of a model on a split, at each picture's own size, and what they say in plain words."""
 
+import dataclasses
 import heapq
 import itertools
 import os
@@ -13,17 +14,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deeplab_tf import pictures
+from deeplab_tf import keys, pictures
 from deeplab_tf.errors import InputError
-from deeplab_tf.inference.base import Runner
+from deeplab_tf.inference.base import PixelScores, Runner
 from deeplab_tf.inference.crf import CrfRunner
+from deeplab_tf.inference.panoptic import PanopticScoreMap
 from deeplab_tf.inference.runner import load_runner
 from deeplab_tf.metrics.boundary_iou import BoundaryIoU
+from deeplab_tf.metrics.instance_ap import InstanceAP
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
+from deeplab_tf.metrics.panoptic_quality import PanopticQuality
 from deeplab_tf.metrics.trimap import TrimapIoU
+from deeplab_tf.panoptic_pictures import panoptic_overlay
 from deeplab_tf.training.examples import Examples, open_examples
 from deeplab_tf.training.findings import plain_warnings
-from deeplab_tf.training.scores import ClassScore, PictureScore, Scores, TrimapCurve, WorstPicture
+from deeplab_tf.training.scores import (
+    ClassScore,
+    PanopticClassScore,
+    PanopticScores,
+    PictureScore,
+    Scores,
+    TrimapCurve,
+    WorstPicture,
+)
 
 _THUMBNAIL = 320
 # No more than so many are held at once, or large photos would fill the memory.
@@ -39,6 +52,7 @@ def evaluate(
     boundary: bool = True,
     trimap: bool = False,
     worst: int = 12,
+    crowd: str = "segment",
     limit: int | None = None,
     progress: bool = False,
 ) -> Scores:
@@ -57,6 +71,7 @@ def evaluate(
         boundary: whether to compute boundary IoU.
         trimap: whether to compute the trimap curve.
         worst: how many of the worst pictures to keep.
+        crowd: what a crowd counts as in panoptic quality: "segment" (deeplab2) or "ignore" (COCO).
         limit: stop after so many pictures.
         progress: show a bar.
 
@@ -66,7 +81,14 @@ def evaluate(
     started = time.perf_counter()
     runner = load_runner(model)
     examples = open_examples(data, split)
-    tally = _Tally(examples, runner, boundary=boundary, trimap=trimap, worst=worst)
+    options: dict[str, Any] = dict(boundary=boundary, trimap=trimap, worst=worst)
+    if runner.info.label_divisor is not None and examples.read_panoptic is not None:
+        if examples.label_divisor is None:
+            raise InputError(f"{data}: its labels tell no instances apart, which the model does.")
+        tally: _Tally = PanopticTally(examples, runner, crowd=crowd, **options)
+        examples = dataclasses.replace(examples, read=examples.read_panoptic)
+    else:
+        tally = _Tally(examples, runner, **options)
     for batch in _batches(_bar(examples, limit, progress), batch_size):
         tally.update(batch)
     tally.compare_count(limit)
@@ -125,6 +147,7 @@ class _Tally:
         for (name, image, label), scores in zip(batch, maps, strict=True):
             if self._values is None:
                 self._values = self._match(scores.num_classes)
+            label = self._classes_of(name, label, scores)
             if self._crf is not None:
                 before = self._values[scores.labels()]
                 scores = self._crf.sharpen(image, scores)
@@ -134,6 +157,10 @@ class _Tally:
                 self._total_before.update(label, before)
                 if self._trimap_before is not None:
                     self._trimap_before.update(label, before)
+
+    def _classes_of(self, name: str, label: np.ndarray, scores: PixelScores) -> np.ndarray:
+        """The class of each pixel, of a label as it was read."""
+        return label
 
     def _match(self, count: int) -> np.ndarray:
         """Class of the data for each class of the model."""
@@ -149,9 +176,9 @@ class _Tally:
             self._boundary.update(label, prediction)
         if self._trimap is not None:
             self._trimap.update(label, prediction)
-        score = _picture_score(name, single)
+        score = self._picture_score(name, single)
         self._pictures.append(score)
-        rank = score.mean_iou if score.foreground_iou is None else score.foreground_iou
+        rank = score.rank
         if not single.matrix.sum():  # all of it is the ignored value: neither good nor bad
             return
         if not self._keep or (len(self._worst) == self._keep and -rank <= self._worst[0][0]):
@@ -160,6 +187,15 @@ class _Tally:
         heapq.heappush(self._worst, (-rank, -len(self._pictures), shown))
         if len(self._worst) > self._keep:
             heapq.heappop(self._worst)
+
+    def _picture_score(self, name: str, single: ConfusionMatrix) -> PictureScore:
+        matrix = single.matrix
+        foreground = None
+        if len(matrix) == 2:
+            either = matrix[1].sum() + matrix[0, 1]
+            foreground = float(matrix[1, 1] / either) if either else None
+        accuracy = float(np.trace(matrix) / max(1, matrix.sum()))
+        return PictureScore(name, single.mean_iou, foreground, accuracy)
 
     def _thumbnails(self, image, label, prediction) -> list[np.ndarray]:
         height, width = image.shape[:2]
@@ -172,6 +208,10 @@ class _Tally:
             shown = np.asarray(coloured.resize(size, Image.Resampling.BOX))
             result.append((0.35 * small + 0.65 * shown).astype(np.uint8))
         return result
+
+    def _panoptic(self) -> PanopticScores | None:
+        """Scores of segments, where there are any."""
+        return None
 
     def compare_count(self, limit: int | None) -> None:
         """Refuses a split that is shorter than listed: a shard may end where a record ends."""
@@ -220,6 +260,7 @@ class _Tally:
             seconds=seconds,
             without_crf=None if self._crf is None else self._total_before.mean_iou,
             trimap=self._trimap_curve(),
+            panoptic=self._panoptic(),
         )
 
     def _note_other_classes(self) -> None:
@@ -239,6 +280,116 @@ class _Tally:
             return None
         before = self._trimap_before.mean_iou if self._crf is not None else ()
         return TrimapCurve(self._trimap.widths, tuple(self._trimap.mean_iou), tuple(before))
+
+
+class PanopticTally(_Tally):
+    """Adds up segments too, of labels that are panoptic."""
+
+    def __init__(self, examples: Examples, runner: Runner, *, crowd: str, **options):
+        super().__init__(examples, runner, **options)
+        theirs = (runner.info.thing_classes, len(runner.info.classes))
+        if theirs != (examples.thing_classes, len(examples.classes)):
+            raise InputError(
+                f"{runner.name} tells instances of other classes apart than {examples.name}: "
+                f"{_things(runner.info.classes, runner.info.thing_classes)} and "
+                f"{_things(examples.classes, examples.thing_classes)}. Evaluate on data of the "
+                "model's classes."
+            )
+        assert examples.label_divisor is not None
+        self._divisor, self._crowd = examples.label_divisor, crowd
+        self._quality = self._new_quality()
+        self._ap = InstanceAP(examples.thing_classes, self._divisor)
+        self._single = self._new_quality()
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None
+
+    def _new_quality(self) -> PanopticQuality:
+        examples = self._examples
+        return PanopticQuality(
+            len(examples.classes),
+            examples.thing_classes,
+            self._divisor,
+            examples.ignore_label,
+            crowd=self._crowd,
+        )
+
+    def _classes_of(self, name, label, scores):
+        assert isinstance(scores, PanopticScoreMap)
+        found, theirs = scores.panoptic_label, scores.settings.label_divisor
+        # The data's divisor may be another than the one the model was trained with.
+        void = found == scores.settings.void_value
+        found = found // theirs * self._divisor + np.minimum(found % theirs, self._divisor - 1)
+        found[void] = (self._examples.ignore_label or 0) * self._divisor
+        self._single = self._new_quality()
+        self._single.update(label, found)
+        self._quality += self._single
+        # A segment's class may be another than that of some of its pixels.
+        probability = scores.probability_of(np.minimum(found // self._divisor, self._last_class))
+        score = scores.merged[keys.INSTANCE_SCORE]
+        self._ap.update(label, found, class_probability=probability, instance_score=score)
+        self._maps = label, found
+        return label // self._divisor
+
+    @property
+    def _last_class(self) -> int:
+        return len(self._examples.classes) - 1
+
+    def _picture_score(self, name, single):
+        pq = self._single.all
+        score = super()._picture_score(name, single)
+        return dataclasses.replace(score, pq=float(pq.pq) if pq.classes else None)
+
+    def _thumbnails(self, image, label, prediction):
+        height, width = image.shape[:2]
+        scale = min(1.0, _THUMBNAIL / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        assert self._maps is not None
+        drawn = [
+            panoptic_overlay(
+                image,
+                labels,
+                self._examples.colors,
+                self._examples.thing_classes,
+                self._divisor,
+                ignore_label=self._examples.ignore_label,
+            )
+            for labels in self._maps
+        ]
+        return [
+            np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+            for picture in (image, *drawn)
+        ]
+
+    def _panoptic(self):
+        quality, examples = self._quality, self._examples
+        parts = {"all": quality.all, "things": quality.things, "stuff": quality.stuff}
+        there = {name: part for name, part in parts.items() if part.classes}
+        classes = tuple(
+            PanopticClassScore(
+                name=name,
+                is_thing=i in examples.thing_classes,
+                pq=_number(quality.class_pq[i]),
+                sq=_number(quality.class_sq[i]),
+                rq=_number(quality.class_rq[i]),
+                found=int(quality.tp[i]),
+                missed=int(quality.fn[i]),
+                invented=int(quality.fp[i]),
+            )
+            for i, name in enumerate(examples.classes)
+        )
+        return PanopticScores(
+            pq={name: float(part.pq) for name, part in there.items()},
+            sq={name: float(part.sq) for name, part in there.items()},
+            rq={name: float(part.rq) for name, part in there.items()},
+            classes=classes,
+            instance_ap={name: float(value) for name, value in self._ap.result().items()},
+            crowd=self._crowd,
+        )
+
+
+def _things(names: tuple[str, ...], things: tuple[int, ...], most: int = 5) -> str:
+    """Those classes by their names."""
+    shown = [names[i] if i < len(names) else str(i) for i in things[:most]]
+    return ", ".join(shown) + (", …" if len(things) > most else "") + f" of {len(names)}"
 
 
 def match_classes(
@@ -284,16 +435,6 @@ def _differ(names: tuple[str, ...], count: int, wanted: tuple[str, ...]) -> Inpu
         f"({listed(wanted)}), and their names don't match. Evaluate on data of the model's "
         "classes, or train or convert a model for these."
     )
-
-
-def _picture_score(name: str, single: ConfusionMatrix) -> PictureScore:
-    matrix = single.matrix
-    foreground = None
-    if len(matrix) == 2:
-        either = matrix[1].sum() + matrix[0, 1]
-        foreground = float(matrix[1, 1] / either) if either else None
-    accuracy = float(np.trace(matrix) / max(1, matrix.sum()))
-    return PictureScore(name, single.mean_iou, foreground, accuracy)
 
 
 def _number(value: float) -> float | None:

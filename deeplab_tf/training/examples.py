@@ -1,6 +1,7 @@
 """Pictures with labels to score on: from records, or straight from a folder of files."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ class Examples:
         classes, colors, ignore_label: what label values mean.
         count: of pictures.
         read: starts one pass.
+        thing_classes, label_divisor: of panoptic labels, see `DatasetDescriptor`; None without.
+        read_panoptic: starts one pass that gives those in place of classes.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Examples:
     ignore_label: int | None
     count: int
     read: Callable[[], Iterator[Example]]
+    thing_classes: tuple[int, ...] = ()
+    label_divisor: int | None = None
+    read_panoptic: Callable[[], Iterator[Example]] | None = None
 
     def __iter__(self) -> Iterator[Example]:
         return self.read()
@@ -92,11 +98,11 @@ def _from_records(folder: Path, split: str) -> Examples:
     descriptor = DatasetDescriptor.load(folder)
     _check(folder, split, descriptor.splits)
 
-    def read() -> Iterator[Example]:
+    def read(label: str = keys.SEMANTIC_LABEL) -> Iterator[Example]:
         with reading(folder, split):
             for example in load(folder, split).as_numpy_iterator():
                 name = example[keys.NAME].decode("utf-8", "replace")
-                yield name, example[keys.IMAGE], example[keys.SEMANTIC_LABEL]
+                yield name, example[keys.IMAGE], example[label]
 
     return Examples(
         str(folder),
@@ -106,6 +112,9 @@ def _from_records(folder: Path, split: str) -> Examples:
         descriptor.ignore_label,
         descriptor.splits[split],
         read,
+        descriptor.thing_classes,
+        descriptor.label_divisor,
+        functools.partial(read, keys.PANOPTIC_LABEL),
     )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from deeplab_tf import pictures
 from deeplab_tf.files import atomic_file, write_json
 from deeplab_tf.training.curves import trimap_png
-from deeplab_tf.training.scores import Scores, WorstPicture
+from deeplab_tf.training.scores import PanopticScores, Scores, WorstPicture
 
 REPORT_FILE = "report.json"
 PICTURES_FILE = "pictures.csv"
@@ -57,12 +57,12 @@ def write_report(scores: Scores, out: str | os.PathLike) -> list[Path]:
     write_json(out / REPORT_FILE, scores.to_json())
     with atomic_file(out / PICTURES_FILE) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["name", "mean_iou", "foreground_iou", "pixel_accuracy"])
+        columns = ["mean_iou", "foreground_iou", "pixel_accuracy"]
+        columns += ["pq"] if scores.panoptic is not None else []
+        table.writerow(["name", *columns])
         for score in scores.pictures:
-            foreground = "" if score.foreground_iou is None else f"{score.foreground_iou:.5f}"
-            table.writerow(
-                [score.name, f"{score.mean_iou:.5f}", foreground, f"{score.pixel_accuracy:.5f}"]
-            )
+            values = [getattr(score, column) for column in columns]
+            table.writerow([score.name, *("" if v is None else f"{v:.5f}" for v in values)])
     with atomic_file(out / PAGE_FILE) as temporary:
         temporary.write_text(page(scores), "utf-8")
     written = [out / REPORT_FILE, out / PICTURES_FILE, out / PAGE_FILE]
@@ -95,6 +95,8 @@ def worst_sheet(scores: Scores) -> np.ndarray:
 
 
 def _rank(shown: WorstPicture) -> str:
+    if shown.score.pq is not None:
+        return f"PQ {shown.score.pq:.3f}"
     if shown.score.foreground_iou is None:
         return f"mean IoU {shown.score.mean_iou:.3f}"
     return f"IoU {shown.score.foreground_iou:.3f}"
@@ -102,7 +104,8 @@ def _rank(shown: WorstPicture) -> str:
 
 def page(scores: Scores) -> str:
     """A page of HTML that holds its pictures and needs no other file."""
-    facts = [scores.mean_iou_text]
+    facts = [f"PQ {scores.panoptic.pq.get('all', 0.0):.4f}"] if scores.panoptic else []
+    facts.append(scores.mean_iou_text)
     if scores.mean_boundary_iou is not None:
         facts.append(f"boundary IoU {scores.mean_boundary_iou:.4f}")
     facts.append(f"pixel accuracy {scores.pixel_accuracy:.4f}")
@@ -125,6 +128,9 @@ def page(scores: Scores) -> str:
         "<h2>Classes</h2>",
         _class_table(scores),
     ]
+    if scores.panoptic is not None:
+        parts += ["<h2>Segments</h2>", _panoptic_table(scores.panoptic)]
+        parts += [f"<p>{_text(line)}</p>" for line in scores.panoptic.lines]
     if scores.foreground_iou_by_source:
         name = _text(scores.classes[1].name)
         parts.append(f"<h2>{name} IoU by source, mean over pictures</h2><table>")
@@ -166,6 +172,21 @@ def _class_table(scores: Scores) -> str:
             f"<tr><td><div class=name>{swatch}{_text(score.name)}</div><td>{shown_iou(score.iou)}"
             f"<td>{shown_iou(score.boundary_iou)}<td>{score.pixel_share:.2%}"
             f"<td>{score.predicted_share:.2%}"
+        )
+    return "\n".join([*rows, "</table></div>"])
+
+
+def _panoptic_table(scores: PanopticScores) -> str:
+    rows = ["<div class=scroll><table>"]
+    rows.append("<tr><th>segments of<th>PQ<th>SQ<th>RQ<th>found<th>missed<th>invented")
+    for score in scores.classes:
+        if score.pq is None:
+            continue
+        numbers = "".join(f"<td>{shown_iou(value)}" for value in (score.pq, score.sq, score.rq))
+        kind = "" if score.is_thing else " (stuff)"
+        rows.append(
+            f"<tr><td>{_text(score.name + kind)}{numbers}<td>{score.found}<td>{score.missed}"
+            f"<td>{score.invented}"
         )
     return "\n".join([*rows, "</table></div>"])
 

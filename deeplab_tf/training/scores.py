@@ -41,12 +41,20 @@ class PictureScore:
         mean_iou: over the classes in its label or prediction.
         foreground_iou: IoU of class 1 in sets of two classes; None where nobody sees it.
         pixel_accuracy: share of right pixels.
+        pq: panoptic quality of this picture alone, of a panoptic model.
     """
 
     name: str
     mean_iou: float
     foreground_iou: float | None
     pixel_accuracy: float
+    pq: float | None = None
+
+    @property
+    def rank(self) -> float:
+        """The one number by which pictures are worse or better."""
+        known = (x for x in (self.pq, self.foreground_iou) if x is not None)
+        return next(known, self.mean_iou)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +83,59 @@ class TrimapCurve:
 
 
 @dataclasses.dataclass(frozen=True)
+class PanopticClassScore:
+    """Segments of one class.
+
+    Attributes:
+        name: of the class.
+        is_thing: whether its instances are told apart.
+        pq: panoptic quality, sq * rq; None of a class that is neither labelled nor predicted.
+        sq: mean IoU of the segments that were found.
+        rq: F1 of finding them.
+        found, missed, invented: numbers of segments.
+    """
+
+    name: str
+    is_thing: bool
+    pq: float | None
+    sq: float | None
+    rq: float | None
+    found: int
+    missed: int
+    invented: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PanopticScores:
+    """How well segments were told apart.
+
+    Attributes:
+        pq, sq, rq: panoptic quality and its parts, means over the classes that are there, by
+            "all", "things" and "stuff".
+        classes: of each class.
+        instance_ap: the twelve numbers of COCO, -1 where there is nothing to measure.
+        crowd: what crowds count as, see `PanopticQuality`.
+    """
+
+    pq: dict[str, float]
+    sq: dict[str, float]
+    rq: dict[str, float]
+    classes: tuple[PanopticClassScore, ...]
+    instance_ap: dict[str, float]
+    crowd: str = "segment"
+
+    @property
+    def lines(self) -> list[str]:
+        """The means in words."""
+        lines = [
+            f"{part}: PQ {self.pq[part]:.4f}, SQ {self.sq[part]:.4f}, RQ {self.rq[part]:.4f}"
+            for part in self.pq
+        ]
+        shown = [f"{name} {value:.4f}" for name, value in self.instance_ap.items() if value >= 0]
+        return [*lines, f"instances: {', '.join(shown[:3])}"] if shown else lines
+
+
+@dataclasses.dataclass(frozen=True)
 class Scores:
     """Scores of a model on a split.
 
@@ -95,6 +156,7 @@ class Scores:
         seconds: it took, reading included.
         without_crf: mean IoU before the CRF, if there was one.
         trimap: the trimap curve, if it was asked for.
+        panoptic: of a panoptic model on labels with instances.
     """
 
     model: str
@@ -114,6 +176,7 @@ class Scores:
     seconds: float
     without_crf: float | None = None
     trimap: TrimapCurve | None = None
+    panoptic: PanopticScores | None = None
 
     @property
     def trimap_lines(self) -> list[str]:
@@ -145,10 +208,12 @@ class Scores:
         value = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("worst", "pictures", "classes", "confusion", "trimap")
+            if field.name not in ("worst", "pictures", "classes", "confusion", "trimap", "panoptic")
         }
         if self.trimap is not None:
             value["trimap"] = dataclasses.asdict(self.trimap)
+        if self.panoptic is not None:
+            value["panoptic"] = dataclasses.asdict(self.panoptic)
         return {
             **value,
             "classes_in_mean": self.classes_in_mean,

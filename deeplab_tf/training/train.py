@@ -14,7 +14,7 @@ from pathlib import Path
 
 import keras
 
-from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
+from deeplab_tf.datasets import DatasetDescriptor, reading
 from deeplab_tf.datasets.determinism import make_deterministic
 from deeplab_tf.datasets.tfrecord import find_shards
 from deeplab_tf.errors import InputError
@@ -22,10 +22,10 @@ from deeplab_tf.files import read_json, remove_leftovers, write_json
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.training import callbacks, state
 from deeplab_tf.training.build import (
+    batches,
     build_losses,
     build_model,
     build_optimizer,
-    for_each_output,
     set_policy,
 )
 from deeplab_tf.training.config import TrainConfig, config_from_json
@@ -167,22 +167,12 @@ def _fit(model, config: TrainConfig, first: int, watch: list) -> None:
             if step % config.evaluate_every == 0
             else 0
         )
-        batches = pipeline(
-            config.data,
-            config.train_split,
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            training=True,
-            augment=config.augment,
-            seed=config.seed,
-            first_step=step,
-        )
         for callback in watch:
             callback.first_step = step
         try:
             with reading(config.data, config.train_split):
                 model.fit(
-                    for_each_output(model, batches),
+                    batches(model, config, first_step=step),
                     steps_per_epoch=end - step,
                     epochs=1 + whole,
                     # The stream has its own order; Keras warns if asked for another.

@@ -9,9 +9,14 @@ import numpy as np
 
 from deeplab_tf import keys
 from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
+from deeplab_tf.inference.panoptic import merge_settings
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
+from deeplab_tf.metrics.panoptic_quality import PanopticQuality
+from deeplab_tf.panoptic_pictures import panoptic_overlay
 from deeplab_tf.pictures import colorize, contact_sheet
+from deeplab_tf.postprocess.panoptic_numpy import merge
 from deeplab_tf.training.averages import AveragedWeights
+from deeplab_tf.training.build import batches, is_panoptic
 from deeplab_tf.training.callbacks import Log, StepCallback
 from deeplab_tf.training.config import TrainConfig
 from deeplab_tf.training.curves import draw_curves
@@ -82,7 +87,7 @@ class Validation(StepCallback):
                 "learning_rate": rate,
                 **scores,
                 # What "best" goes by.
-                "score": scores.get("foreground_iou", scores.get("mean_iou", 0.0)),
+                "score": _score_of(scores),
             }
             self._network.save_to_preset(self._run / "last")
             if entry["score"] > best:
@@ -101,10 +106,19 @@ class Validation(StepCallback):
         """Scores of the validation split, and a page of a few of its pictures."""
         if self._config.val_split not in self._descriptor.splits:
             return {}, None
-        config = self._config
-        total = ConfusionMatrix(self._descriptor.num_classes, self._ignore)
-        foreground: list[float] = []
+        tally = (_PanopticTally if is_panoptic(self._network) else _Tally)(self._network)
+        tally.begin(self._descriptor, self._ignore)
         shown: list[tuple[np.ndarray, ...]] = []
+        for images, labels in self._validation_batches(tally.targets):
+            self._check(self.step)
+            outputs, labels = self._network.predict_on_batch(images), np.asarray(labels)
+            predictions = tally.update(labels, outputs)
+            few = slice(0, max(0, _SHOWN - len(shown)))
+            shown += zip(np.asarray(images[few]), labels[few], predictions[few], strict=True)
+        return tally.scores(), self._sheet(shown, tally) if shown else None
+
+    def _validation_batches(self, targets: str) -> Iterable:
+        config = self._config
         batches = pipeline(
             config.data,
             config.val_split,
@@ -112,39 +126,19 @@ class Validation(StepCallback):
             batch_size=config.batch_size,
             training=False,
             resize="stretch" if config.resize == "stretch" else "pad",
+            targets=targets,
         )
-        for images, labels in _readable(batches, config.data, config.val_split):
-            self._check(self.step)
-            logits = self._network.predict_on_batch(images)
-            if isinstance(logits, dict):
-                logits = logits[keys.SEMANTIC_LOGITS]
-            predictions, labels = np.asarray(logits).argmax(-1), np.asarray(labels)
-            total.update(labels, predictions)
-            if self._descriptor.num_classes == 2:
-                hit = ((labels == 1) & (predictions == 1)).sum((1, 2))
-                either = ((labels == 1) | ((predictions == 1) & (labels != self._ignore))).sum(
-                    (1, 2)
-                )
-                foreground += (hit / np.maximum(either, 1)).tolist()
-            few = slice(0, max(0, _SHOWN - len(shown)))
-            shown += zip(np.asarray(images[few]), labels[few], predictions[few], strict=True)
-        scores: dict = {"mean_iou": total.mean_iou}
-        if foreground:
-            scores["foreground_iou"] = float(np.mean(foreground))
-        scores["class_iou"] = [
-            None if np.isnan(iou) else round(float(iou), 5) for iou in total.class_iou
-        ]
-        return scores, self._sheet(shown) if shown else None
+        return _readable(batches, config.data, config.val_split)
 
-    def _sheet(self, shown: list[tuple[np.ndarray, ...]]) -> np.ndarray:
+    def _sheet(self, shown: list[tuple[np.ndarray, ...]], tally: "_Tally") -> np.ndarray:
         """A row per picture: image, label, prediction."""
-        colors = self._descriptor.colors
         tiles = []
         for image, label, prediction in shown:
+            image = image.clip(0, 255).astype(np.uint8)
             tiles += [
-                ("picture", image.clip(0, 255).astype(np.uint8)),
-                ("label", colorize(label, colors)),
-                ("prediction", colorize(prediction, colors)),
+                ("picture", image),
+                ("label", tally.draw(image, label)),
+                ("prediction", tally.draw(image, prediction)),
             ]
         return contact_sheet(tiles, 3, width=_SHOWN_WIDTH)
 
@@ -155,6 +149,9 @@ class Validation(StepCallback):
             "learning_rate": "train/learning_rate",
             "mean_iou": "validation/mean_iou",
             "foreground_iou": "validation/foreground_iou",
+            "pq": "validation/pq",
+            "pq_things": "validation/pq_things",
+            "pq_stuff": "validation/pq_stuff",
         }
         found = {tag: entry[key] for key, tag in names.items() if entry.get(key) is not None}
         for name, iou in zip(self._descriptor.classes, entry.get("class_iou", ()), strict=False):
@@ -165,18 +162,9 @@ class Validation(StepCallback):
     def _statistics_batches(self) -> Iterable:
         """The first training batches: the same ones each time."""
         config = self._config
-        batches = pipeline(
-            config.data,
-            config.train_split,
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            training=True,
-            augment=config.augment,
-            seed=config.seed,
-        )
         count = min(_STATISTICS_PICTURES, self._descriptor.splits[config.train_split])
-        batches = batches.take(max(1, count // config.batch_size))
-        for batch in _readable(batches, config.data, config.train_split):
+        found = batches(self._network, config).take(max(1, count // config.batch_size))
+        for batch in _readable(found, config.data, config.train_split):
             self._check(self.step)
             yield batch
 
@@ -190,3 +178,90 @@ def _readable(batches: Iterable, data: str, split: str) -> Iterable:
     """The batches; a record that can't be used ends them with an `InputError` that names it."""
     with reading(data, split):
         yield from batches
+
+
+def _score_of(scores: dict) -> float:
+    """The one number that says how good a model is."""
+    known = (scores[key] for key in ("pq", "foreground_iou", "mean_iou") if key in scores)
+    return next(known, 0.0)
+
+
+class _Tally:
+    """Adds up what a model says of the classes of pixels."""
+
+    # What the pipeline gives to compare with.
+    targets = "semantic"
+
+    def __init__(self, model: keras.Model):
+        self._info = model.info
+
+    def begin(self, descriptor: DatasetDescriptor, ignore: int) -> None:
+        """Starts at nothing."""
+        self._descriptor, self._ignore = descriptor, ignore
+        self._total = ConfusionMatrix(descriptor.num_classes, ignore)
+        self._foreground: list[float] = []
+
+    def update(self, labels: np.ndarray, outputs: Any) -> np.ndarray:
+        """Adds a batch; what the model predicts there, [B, h, w]."""
+        if isinstance(outputs, dict):
+            outputs = outputs[keys.SEMANTIC_LOGITS]
+        predictions = np.asarray(outputs).argmax(-1)
+        self._total.update(labels, predictions)
+        if self._descriptor.num_classes == 2:
+            hit = ((labels == 1) & (predictions == 1)).sum((1, 2))
+            either = ((labels == 1) | ((predictions == 1) & (labels != self._ignore))).sum((1, 2))
+            self._foreground += (hit / np.maximum(either, 1)).tolist()
+        return predictions
+
+    def scores(self) -> dict:
+        """For the log."""
+        found: dict = {"mean_iou": self._total.mean_iou}
+        if self._foreground:
+            found["foreground_iou"] = float(np.mean(self._foreground))
+        found["class_iou"] = [
+            None if np.isnan(iou) else round(float(iou), 5) for iou in self._total.class_iou
+        ]
+        return found
+
+    def draw(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Labels in colours."""
+        return colorize(labels, self._descriptor.colors)
+
+
+class _PanopticTally(_Tally):
+    """Adds up what a model says of instances too."""
+
+    targets = "instances"
+
+    def begin(self, descriptor, ignore):
+        super().begin(descriptor, ignore)
+        self._settings = merge_settings(self._info)
+        self._quality = PanopticQuality(
+            descriptor.num_classes,
+            descriptor.thing_classes,
+            descriptor.label_divisor,
+            descriptor.ignore_label,
+        )
+
+    def update(self, labels, outputs):
+        semantic = super().update(labels // self._settings.label_divisor, outputs)
+        heatmaps, offsets = (
+            np.asarray(outputs[key]) for key in (keys.CENTER_HEATMAP, keys.OFFSET_MAP)
+        )
+        found = []
+        for truth, maps in zip(labels, zip(semantic, heatmaps, offsets, strict=True), strict=True):
+            found.append(merge(*maps, self._settings)[keys.PANOPTIC_LABEL])
+            self._quality.update(truth, found[-1])
+        return np.stack(found)
+
+    def scores(self):
+        quality = self._quality
+        parts = {"pq": quality.all, "pq_things": quality.things, "pq_stuff": quality.stuff}
+        found = {name: float(part.pq) for name, part in parts.items() if part.classes}
+        return {"pq": 0.0, **found, **super().scores()}
+
+    def draw(self, image, labels):
+        descriptor = self._descriptor
+        return panoptic_overlay(
+            image, labels, descriptor.colors, descriptor.thing_classes, descriptor.label_divisor
+        )
