@@ -5,7 +5,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from deeplab_tf.datasets import known_panoptic as known
+from deeplab_tf import class_lists
 from deeplab_tf.errors import InputError
 from deeplab_tf.pictures import voc_colors
 
@@ -101,35 +101,32 @@ CAMVID = Classes(
     colored=True,
 )
 VOC = Classes(
-    names=(
-        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
-        *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
-        *("sheep", "sofa", "train", "tvmonitor"),
-    ),
+    names=class_lists.VOC_NAMES,
     colors=voc_colors(21),
     ignore_label=255,
     ignore_color=(224, 224, 192),
     colored=True,
 )
 CITYSCAPES_PANOPTIC = Classes(
-    names=known.CITYSCAPES_NAMES,
-    colors=known.CITYSCAPES_COLORS,
+    names=class_lists.CITYSCAPES_NAMES,
+    colors=class_lists.CITYSCAPES_COLORS,
     ignore_label=255,
-    things=tuple(range(11, 19)),
+    things=class_lists.CITYSCAPES_THINGS,
     label_divisor=1000,
 )
 COCO_PANOPTIC = Classes(
-    names=("void", *known.COCO_NAMES),
-    colors=((0, 0, 0), *known.COCO_COLORS),
+    names=("void", *class_lists.COCO_NAMES),
+    colors=((0, 0, 0), *class_lists.COCO_COLORS),
     ignore_label=0,
-    things=tuple(range(1, 81)),
+    things=class_lists.COCO_THINGS,
     label_divisor=256,
-    category_ids=(0, *known.COCO_IDS),
+    category_ids=(0, *class_lists.COCO_IDS),
 )
 # Its label values are category ids minus one.
 COCO_STUFF = Classes(
-    names=known.COCO_STUFF_NAMES,
-    colors=voc_colors(1 + len(known.COCO_STUFF_NAMES))[1:],  # the first is black, for background
+    names=class_lists.COCO_STUFF_NAMES,
+    # The first of these colours is black, for background.
+    colors=voc_colors(1 + len(class_lists.COCO_STUFF_NAMES))[1:],
     ignore_label=255,
     things=tuple(range(91)),
     label_divisor=256,

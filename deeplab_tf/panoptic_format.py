@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from deeplab_tf.class_lists import CITYSCAPES_THINGS
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_file, read_json
 from deeplab_tf.pictures import Colors, open_image, save_image, voc_colors
 
 # labelId of each of Cityscapes' 19 classes; all others are ignored.
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-CITYSCAPES_THINGS = tuple(range(11, 19))
 # A segment id of Cityscapes is labelId * 1000 + instance, or labelId alone.
 CITYSCAPES_DIVISOR = 1000
 _LARGEST_ID = 256**3 - 1

@@ -1,5 +1,6 @@
 """What training minimises."""
 
+from deeplab_tf.losses.panoptic import CenterLoss, OffsetLoss, SemanticLoss
 from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
 
-__all__ = ["SoftmaxCrossEntropy"]
+__all__ = ["CenterLoss", "OffsetLoss", "SemanticLoss", "SoftmaxCrossEntropy"]

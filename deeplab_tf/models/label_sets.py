@@ -1,5 +1,8 @@
 """The classes that published models were trained on, and the colours they are drawn in."""
 
+import dataclasses
+
+from deeplab_tf import class_lists
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import voc_colors
 
@@ -10,11 +13,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 PASCAL_VOC = ModelInfo(
-    classes=(
-        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
-        *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
-        *("sheep", "sofa", "train", "tvmonitor"),
-    ),
+    classes=class_lists.VOC_NAMES,
     colors=voc_colors(21),
     image_size=(513, 513),
     resize="fit",
@@ -22,17 +21,8 @@ PASCAL_VOC = ModelInfo(
     license="Apache-2.0",
 )
 CITYSCAPES = ModelInfo(
-    classes=(
-        *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
-        *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck"),
-        *("bus", "train", "motorcycle", "bicycle"),
-    ),
-    colors=(
-        *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153)),
-        *((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152)),
-        *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
-        *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
-    ),
+    classes=class_lists.CITYSCAPES_NAMES,
+    colors=class_lists.CITYSCAPES_COLORS,
     image_size=(1025, 2049),
     resize="fit",
     source="Official TensorFlow DeepLab: Cityscapes train_fine.",
@@ -64,29 +54,8 @@ ADE20K = ModelInfo(
     source="Official TensorFlow DeepLab: ImageNet, then ADE20K train.",
     license="Apache-2.0",
 )
-# Things and stuff by their number in COCO, less one; eleven of the things were never labelled.
-_COCO_STUFF = """
-person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant,
-street sign, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear,
-zebra, giraffe, hat, backpack, umbrella, shoe, eye glasses, handbag, tie, suitcase, frisbee, skis,
-snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket,
-bottle, plate, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, mirror,
-dining table, window, desk, toilet, door, tv, laptop, mouse, remote, keyboard, cell phone,
-microwave, oven, toaster, sink, refrigerator, blender, book, clock, vase, scissors, teddy bear,
-hair drier, toothbrush, hair brush, banner, blanket, branch, bridge, building-other, bush, cabinet,
-cage, cardboard, carpet, ceiling-other, ceiling-tile, cloth, clothes, clouds, counter, cupboard,
-curtain, desk-stuff, dirt, door-stuff, fence, floor-marble, floor-other, floor-stone, floor-tile,
-floor-wood, flower, fog, food-other, fruit, furniture-other, grass, gravel, ground-other, hill,
-house, leaves, light, mat, metal, mirror-stuff, moss, mountain, mud, napkin, net, paper, pavement,
-pillow, plant-other, plastic, platform, playingfield, railing, railroad, river, road, rock, roof,
-rug, salad, sand, sea, shelf, sky-other, skyscraper, snow, solid-other, stairs, stone, straw,
-structural-other, table, tent, textile-other, towel, tree, vegetable, wall-brick, wall-concrete,
-wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind,
-window-other, wood
-"""
 COCO_STUFF = ModelInfo(
-    classes=_names(_COCO_STUFF),
+    classes=class_lists.COCO_STUFF_NAMES,
     colors=voc_colors(182),
     image_size=(513, 513),
     resize="fit",
@@ -100,4 +69,23 @@ PORTRAIT = ModelInfo(
     resize="fit",
     source="A. Sathyan, Portrait-Segmentation: the official VOC model tuned on portraits.",
     license="MIT",
+)
+_DEEPLAB2 = "deeplab2: ImageNet, then"
+CITYSCAPES_PANOPTIC = dataclasses.replace(
+    CITYSCAPES,
+    thing_classes=class_lists.CITYSCAPES_THINGS,
+    label_divisor=1000,
+    source=f"{_DEEPLAB2} Cityscapes train_fine.",
+)
+COCO_PANOPTIC = ModelInfo(
+    classes=("void", *class_lists.COCO_NAMES),
+    colors=((0, 0, 0), *class_lists.COCO_COLORS),
+    ignore_label=0,
+    image_size=(641, 641),
+    resize="fit",
+    source=f"{_DEEPLAB2} COCO train 2017.",
+    license="Apache-2.0",
+    thing_classes=class_lists.COCO_THINGS,
+    label_divisor=256,
+    merge={"nms_kernel": 41, "stuff_area_limit": 4096},
 )

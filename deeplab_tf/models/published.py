@@ -8,6 +8,7 @@ from deeplab_tf.models.info import Preset
 from deeplab_tf.models.label_sets import ADE20K, CITYSCAPES, PASCAL_VOC, PORTRAIT
 from deeplab_tf.models.published_elsewhere import ELSEWHERE
 from deeplab_tf.models.published_first import FIRST
+from deeplab_tf.models.published_panoptic import PANOPTIC
 
 _ZOO = "http://download.tensorflow.org/models"
 # No atrous branches and no decoder: the official mobile models. Their graphs were frozen at
@@ -329,4 +330,5 @@ PRESETS: dict[str, Preset] = {
         "1.9 % above that: another 0.27B for each filter, we don't know of what",
     ),
     **ELSEWHERE,
+    **PANOPTIC,
 }

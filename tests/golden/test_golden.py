@@ -18,6 +18,7 @@ FAMILIES = {
     "deeplab_tf1_training": "tf1_training",
     "deeplabv3plus_pytorch": "pytorch_models",
     "dense_crf": "dense_crf",
+    "metrics": "panoptic_metrics",
     "panoptic_deeplab": "deeplab2_models",
     "torchvision": "pytorch_models",
 }

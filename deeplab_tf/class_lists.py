@@ -1,4 +1,4 @@
-"""Class lists of COCO and Cityscapes, as their panoptic annotations have them."""
+"""Class lists of known data sets: names, colours and numbers, for models and for records."""
 
 # id, name and colour of each COCO panoptic category; the first 80 are things.
 _COCO = """
@@ -58,6 +58,11 @@ straw, structural-other, table, tent, textile-other, towel, tree, vegetable, wal
 wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other,
 waterdrops, window-blind, window-other, wood,
 """
+VOC_NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+    *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
+    *("sheep", "sofa", "train", "tvmonitor"),
+)
 CITYSCAPES_NAMES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light"),
     *("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck"),
@@ -69,6 +74,7 @@ CITYSCAPES_COLORS = (
     *((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
     *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
+CITYSCAPES_THINGS = tuple(range(11, 19))
 
 
 def _items(text: str) -> list[str]:
@@ -84,3 +90,5 @@ def _row(item: str) -> tuple[int, str, tuple[int, int, int]]:
 
 COCO_IDS, COCO_NAMES, COCO_COLORS = zip(*map(_row, _items(_COCO)), strict=True)
 COCO_STUFF_NAMES = tuple(_items(_COCO_STUFF))
+# Among the 134 classes of deeplab2, whose first is void.
+COCO_THINGS = tuple(range(1, 81))
