@@ -91,7 +91,7 @@ def read(path: str | os.PathLike, model: keras.Model) -> Source:
         if deeplab2.OBJECT_GRAPH not in arrays:
             return Source(prefix, kind, arrays)
         names = deeplab2.Deeplab2Names(model)
-        return Source(prefix, DEEPLAB2, deeplab2.by_attributes(arrays), names=names)
+        return Source(prefix, DEEPLAB2, deeplab2.by_attributes(arrays, prefix), names=names)
     if kind == TFLITE:
         arrays, origins = tflite.unfold(tflite.read_tflite(path), model)
         return Source(str(path), kind, arrays, origins)

@@ -8,6 +8,7 @@ import keras
 from deeplab_tf.backbones import BACKBONES, Backbone
 from deeplab_tf.errors import InputError
 from deeplab_tf.models.base import SegmentationModel
+from deeplab_tf.models.classifier import ImageClassifier
 
 
 def classifier_variables(paths: Iterable[str], model: keras.Model) -> set[str]:
@@ -25,6 +26,20 @@ def classifier_variables(paths: Iterable[str], model: keras.Model) -> set[str]:
     found = {path for path in paths if layers.fullmatch(path) and path not in own}
     logits = f"{record.scope}.{record.classifier.logits}/"
     return found if any(path.startswith(logits) for path in found) else set()
+
+
+def is_backbone_alone(paths: Iterable[str], model: keras.Model) -> bool:
+    """Whether a file has all of a model's backbone, and nothing else of a model.
+
+    Args:
+        paths: of the variables in the file, as the model would call them.
+        model: has perhaps a backbone.
+    """
+    record, found = _record(model), set(paths)
+    if record is None or isinstance(model, ImageClassifier):
+        return False
+    rest = set(beside_the_backbone(model))
+    return bool(found) and found == {weight.path for weight in model.weights} - rest
 
 
 def refused_classifier(path: str, model: keras.Model) -> InputError:

@@ -112,7 +112,7 @@ def convert(
     loaded = assign(network, read(path, network), new_last_layer=None if asked else False)
     if loaded.backbone_only:
         raise refused_classifier(loaded.path, network)
-    origin = f"Converted from {Path(loaded.path).name} ({kind})."
+    origin = f"Converted from {Path(loaded.path).name} ({loaded.format})."
     network.info = dataclasses.replace(
         network.info, source=f"{network.info.source} {origin}".strip()
     )
@@ -157,7 +157,10 @@ def build_model(
         changed["num_classes"] = num_classes
         if config.get("decoder_output_is_logits"):
             changed["decoder_filters"] = num_classes
-        info = dataclasses.replace(info, classes=(), colors=())
+        # Which of the other classes are things isn't known.
+        info = dataclasses.replace(
+            info, classes=(), colors=(), thing_classes=(), label_divisor=None, merge={}
+        )
     if output_stride is not None:
         changed = replace_arguments(changed, {"output_stride": output_stride})
     if changed != config:

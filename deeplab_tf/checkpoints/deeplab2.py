@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from deeplab_tf.errors import InputError
 from deeplab_tf.layers.axial_attention import AxialAttention
 
 # Only object-based checkpoints have this key; every variable's ends like the other.
@@ -112,10 +113,29 @@ class Deeplab2Names:
         return "/".join([first, *(p if p == "convolution" else f"_{p}" for p in rest)])
 
 
-def by_attributes(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The variables of an object-based checkpoint, by their paths of attributes."""
-    return {
+def by_attributes(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The variables of an object-based checkpoint, by their paths of attributes.
+
+    What was saved below a root of its own, as trainers do, loses that part of its name.
+
+    Args:
+        arrays: key -> array.
+        prefix: of the checkpoint's files, for the error.
+
+    Raises:
+        InputError: none of them is of a part of deeplab2's models.
+    """
+    found = {
         name.removesuffix(_VARIABLE): array
         for name, array in arrays.items()
         if name.endswith(_VARIABLE) and "/.OPTIMIZER_SLOT/" not in name
     }
+    roots = {name.partition("/")[0] for name in found if _PARTS.match(name.partition("/")[2])}
+    for root in roots - {""}:
+        found = {name.removeprefix(f"{root}/"): array for name, array in found.items()}
+    if not any(map(_PARTS.match, found)):
+        raise InputError(
+            f"{prefix}: a TF2 (object-based) checkpoint, but none of deeplab2's models: it has no "
+            f"encoder/…; its first variable is {min(found, default='missing')}."
+        )
+    return found

@@ -14,6 +14,7 @@ from deeplab_tf.checkpoints import tf1
 from deeplab_tf.checkpoints.backbone import (
     beside_the_backbone,
     classifier_variables,
+    is_backbone_alone,
     refused_classifier,
 )
 from deeplab_tf.errors import InputError
@@ -116,7 +117,8 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     weights = {name: a for name, a in source.arrays.items() if names.is_weight(name, model)}
     by_path = {names.variable_path(name, model): name for name in weights}
     classifier = classifier_variables(by_path, model)
-    if classifier and new_last_layer is False:
+    backbone_only = bool(classifier) or is_backbone_alone(by_path, model)
+    if backbone_only and new_last_layer is False:
         raise refused_classifier(source.path, model)
     for path in classifier:
         del weights[by_path.pop(path)]
@@ -124,7 +126,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     shapes = {path: tuple(weights[name].shape) for path, name in by_path.items()}
     new = (
         beside_the_backbone(model)
-        if classifier
+        if backbone_only
         else _new_variables(model, wanted, shapes, new_last_layer)
     )
 
@@ -150,7 +152,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     for path, weight in wanted.items():
         if path not in new:
             weight.assign(weights[by_path[path]])
-    if new and new_last_layer is None and not classifier:
+    if new and new_last_layer is None and not backbone_only:
         counts = _class_counts(model, shapes) or (0, 0)
         _LOG.warning(
             f"{source.path} has {counts[0]} classes, {model.name} {counts[1]}: "
@@ -166,7 +168,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
         ),
         left_out=tuple(sorted(name for name in source.arrays if name not in weights)),
         new=tuple(new),
-        backbone_only=bool(classifier),
+        backbone_only=backbone_only,
     )
 
 

@@ -1,4 +1,4 @@
-"""Writes what the sources write: TF1 checkpoints and state dicts of PyTorch, without either."""
+"""Writes what the sources write: checkpoints of TF1 and TF2, and state dicts of PyTorch."""
 
 import os
 import zipfile
@@ -22,6 +22,30 @@ def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray]
         tensors=[tf.constant(array) for array in arrays.values()],
     )
     return str(prefix)
+
+
+def write_object_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> str:
+    """Path of attributes -> array as `tf.train.Checkpoint` writes it. Returns its prefix.
+
+    With what a trainer has beside the model: its step, and slots of its optimiser.
+    """
+    import tensorflow as tf
+
+    def grow(parts: list[str], array: np.ndarray, place) -> None:
+        if len(parts) == 1:
+            setattr(place, parts[0], tf.Variable(array))
+            return
+        if not hasattr(place, parts[0]):
+            setattr(place, parts[0], tf.Module())
+        grow(parts[1:], array, getattr(place, parts[0]))
+
+    root = tf.Module()
+    for name, array in arrays.items():
+        grow(name.split("/"), array, root)
+    root.optimizer = tf.Module()
+    root.optimizer.iter = tf.Variable(60000, dtype=tf.int64)
+    root.global_step = tf.Variable(60000, dtype=tf.int64)
+    return tf.train.Checkpoint(root=root).write(str(prefix))
 
 
 def write_state_dict(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> str:
