@@ -1,5 +1,6 @@
 """Options of the test run, and one quiet TensorFlow for all of it."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_finish():
+    # Each collection would go through all of TensorFlow, and building models makes for many.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_addoption(parser):

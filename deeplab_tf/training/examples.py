@@ -1,10 +1,8 @@
 """Pictures with labels to score on: from records, or straight from a folder of files."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +10,14 @@ import numpy as np
 from deeplab_tf import keys
 from deeplab_tf.datasets import DatasetDescriptor, load, reading
 from deeplab_tf.datasets.descriptors import FILE_NAME
-from deeplab_tf.datasets.folder import FolderSet, read_mask, scan_folder
+from deeplab_tf.datasets.loading import check_split, read_source
+from deeplab_tf.datasets.named import open_source
 from deeplab_tf.errors import InputError
 from deeplab_tf.metrics.mean_iou import confusion_matrix
-from deeplab_tf.pictures import Colors, read_image
+from deeplab_tf.pictures import Colors
 
 # Name, uint8 [H, W, 3], class of each pixel [H, W].
 Example = tuple[str, np.ndarray, np.ndarray]
-_ANY_IGNORE_LABEL = 255
-# Files that are decoded at the same time.
-_AHEAD = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,56 +91,63 @@ def open_examples(data: str | os.PathLike, split: str) -> Examples:
 
 
 def _from_records(folder: Path, split: str) -> Examples:
-    descriptor = DatasetDescriptor.load(folder)
-    _check(folder, split, descriptor.splits)
+    found = DatasetDescriptor.load(folder)
+    check_split(folder, split, found.splits)
 
-    def read(label: str = keys.SEMANTIC_LABEL) -> Iterator[Example]:
+    def examples() -> Iterator[dict]:
         with reading(folder, split):
-            for example in load(folder, split).as_numpy_iterator():
-                name = example[keys.NAME].decode("utf-8", "replace")
-                yield name, example[keys.IMAGE], example[label]
+            yield from load(folder, split).as_numpy_iterator()
 
     return Examples(
         str(folder),
         split,
-        descriptor.classes,
-        descriptor.colors,
-        descriptor.ignore_label,
-        descriptor.splits[split],
-        read,
-        descriptor.thing_classes,
-        descriptor.label_divisor,
-        functools.partial(read, keys.PANOPTIC_LABEL),
+        found.classes,
+        found.colors,
+        found.ignore_label,
+        found.splits[split],
+        _reader(examples, keys.SEMANTIC_LABEL),
+        found.thing_classes,
+        found.label_divisor,
+        _reader(examples, keys.PANOPTIC_LABEL),
     )
 
 
 def _from_files(folder: Path, split: str) -> Examples:
-    found = scan_folder(folder)
-    _check(folder, split, found.splits)
-    names, classes = found.splits[split], found.classes
-    ignore = classes.ignore_label
-    if ignore is None and not found.binary:
-        ignore = _ANY_IGNORE_LABEL
+    source = open_source(folder)
+    check_split(folder, split, source.counts)
+    classes = source.classes
+
+    def examples() -> Iterator[dict]:
+        for example in read_source(source, split):
+            image, label = example[keys.IMAGE], example[keys.SEMANTIC_LABEL]
+            if label.shape != image.shape[:2]:
+                raise InputError(
+                    f"{folder}: the mask of {example[keys.NAME].decode()} is {label.shape[1]} x "
+                    f"{label.shape[0]} but the picture is {image.shape[1]} x {image.shape[0]}; "
+                    "make them the same size."
+                )
+            yield example
+
+    return Examples(
+        str(folder),
+        split,
+        classes.names,
+        classes.colors,
+        classes.ignored,
+        source.counts[split],
+        _reader(examples, keys.SEMANTIC_LABEL),
+        classes.things,
+        classes.label_divisor,
+        _reader(examples, keys.PANOPTIC_LABEL),
+    )
+
+
+def _reader(examples: Callable[[], Iterator[dict]], label: str) -> Callable[[], Iterator[Example]]:
+    """Starts passes that give one of the labels."""
 
     def read() -> Iterator[Example]:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(names), _AHEAD):
-                yield from pool.map(lambda n: _pair(found, n), names[start : start + _AHEAD])
+        for example in examples():
+            name = example[keys.NAME].decode("utf-8", "replace")
+            yield name, example[keys.IMAGE], example[label]
 
-    return Examples(str(folder), split, classes.names, classes.colors, ignore, len(names), read)
-
-
-def _pair(found: FolderSet, name: str) -> Example:
-    image = read_image(found.images[name])
-    label = read_mask(found.masks[name], found.classes, binary=found.binary)
-    if label.shape != image.shape[:2]:
-        raise InputError(
-            f"{found.masks[name]} is {label.shape[1]} x {label.shape[0]} but its picture is "
-            f"{image.shape[1]} x {image.shape[0]}; make them the same size."
-        )
-    return found.images[name].name, image, label
-
-
-def _check(folder: Path, split: str, splits: dict) -> None:
-    if split not in splits:
-        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(splits) or 'none'}.")
+    return read

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gc
 
 import keras
 import numpy as np
@@ -66,10 +65,7 @@ def narrow_backbones(zeros_first):
         patch.setattr(resnet, "_WIDTHS", _eighth(resnet._WIDTHS))
         for name, record in BACKBONES.items():
             patch.setitem(BACKBONES, name, _narrow(record))
-        # Each collection would go through all of TensorFlow, and building makes for many.
-        gc.freeze()
         yield
-        gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
