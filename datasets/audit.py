@@ -14,7 +14,8 @@ from deeplab_tf.datasets.encode import SIZES_FIX, describe_sizes, open_item_pict
 from deeplab_tf.datasets.findings import Report, listed
 from deeplab_tf.datasets.folder import FolderSet, check_listing, folder_classes, list_folder
 from deeplab_tf.datasets.masks import MaskError, value_counts, wrong_values
-from deeplab_tf.datasets.panoptic_folder import INSTANCES, is_panoptic
+from deeplab_tf.datasets.panoptic_folder import is_panoptic
+from deeplab_tf.datasets.panoptic_pairs import INSTANCES
 from deeplab_tf.datasets.parallel import WORKERS, map_ahead
 from deeplab_tf.datasets.progress import Advance, bar
 from deeplab_tf.datasets.source import Item

@@ -10,7 +10,8 @@ from deeplab_tf.datasets.findings import Report
 from deeplab_tf.datasets.folder import check_listing
 from deeplab_tf.datasets.masks import MaskError
 from deeplab_tf.datasets.panoptic_checks import Seen, Tally, see
-from deeplab_tf.datasets.panoptic_folder import PanopticFolder, list_panoptic
+from deeplab_tf.datasets.panoptic_folder import list_panoptic
+from deeplab_tf.datasets.panoptic_source import PanopticFolder
 from deeplab_tf.datasets.parallel import WORKERS, map_ahead
 from deeplab_tf.datasets.progress import Advance
 from deeplab_tf.errors import InputError

@@ -24,11 +24,13 @@ QUICKER = {
         "steps=2",
         "batch_size=2",
         "image_size=[32,32]",
+        "eval_size=[32,32]",
         "optimizer.warmup_steps=0",
         "evaluate_every=1",
         "checkpoint_every=1",
     ),
     ("export", "--model", "runs/mine/best"): ("--threshold", "0"),
+    ("export", "--model", "runs/people/best"): ("--threshold", "0"),
     ("bench",): ("--seconds", "0.01"),
     ("crf-search",): (
         *("--w1", "5", "--sigma-alpha", "50", "--sigma-beta", "3"),
@@ -61,8 +63,17 @@ def home(tmp_path, red_lite_files, monkeypatch):
         image[mask, 0] += 150
         Image.fromarray(image).save(f"my_pictures/images/{index}.jpg")
         Image.fromarray(mask.astype(np.uint8) * 255).save(f"my_pictures/masks/{index}.png")
+        instances = np.zeros(mask.shape, np.uint8)
+        instances[mask] = np.where(y[mask] < 20, 1, 2)
+        for part, array in (("semantic", mask.astype(np.uint8)), ("instances", instances)):
+            Path("people", part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(f"people/{part}/{index}.png")
+    shutil.copytree("my_pictures/images", "people/images")
+    Path("people/classes.csv").write_text("index,name,thing\n0,background,0\n1,person,1\n")
     Path("my_pictures/train.txt").write_text("0\n1\n2\n3\n")
     Path("my_pictures/val.txt").write_text("4\n5\n")
+    for split in ("train", "val"):
+        shutil.copy(f"my_pictures/{split}.txt", "people")
     return tmp_path
 
 
@@ -101,6 +112,9 @@ def test_the_page_can_be_followed_from_top_to_bottom(home):
         "results/beach_blur.jpg",
         "results/photo_overlay.jpg",
         "records/dataset.json",
+        "people_scores/report.html",
+        "people_found/photo_panoptic.json",
+        "served/people/1/saved_model.pb",
         "runs/mine/best/weights.npz",
         "scores/report.html",
         "crf.png",

@@ -23,16 +23,30 @@ from deeplab_tf.errors import InputError
     is_flag=True,
     help="Also score bands of 1 to 40 pixels around outlines; --out draws the curve.",
 )
+@click.option(
+    "--crowd",
+    type=click.Choice(["segment", "ignore"]),
+    default="segment",
+    show_default=True,
+    help="What crowds count as in panoptic quality: deeplab2's rule, or COCO's.",
+)
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write a panoptic model's maps here, in COCO's format, for the official scripts.",
+)
 @inference_options
 @crf_option
-def command(model, data, split, out, limit, no_boundary, trimap, **options):
+def command(model, data, split, out, limit, no_boundary, trimap, crowd, predictions, **options):
     """Score a model at each picture's own size.
 
     Shows IoU and boundary IoU per class with the share of pixels labelled and predicted, and says
     in words what those numbers would hide: a class that is never predicted, one that isn't in
     the data, an accuracy that is high by background alone. With --out, report.html shows the
     worst pictures. Published scores "with scales and flips" are measured like the last example.
-    With --crf the scores are those behind the CRF, and what they were before it is told too.
+    With --crf the scores are those behind the CRF, and what they were before it is told too. A
+    panoptic model also gets PQ, SQ and RQ per class, and the average precision of its instances.
 
     \b
     Examples:
@@ -65,6 +79,8 @@ def command(model, data, split, out, limit, no_boundary, trimap, **options):
         boundary=not no_boundary,
         trimap=trimap,
         worst=worst,
+        crowd=crowd,
+        predictions=predictions,
         limit=limit,
         progress=True,
     )

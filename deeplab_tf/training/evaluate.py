@@ -1,5 +1,6 @@
 """Scores of a model on a split, at each picture's own size, and what they say in plain words."""
 
+import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -25,6 +26,7 @@ from deeplab_tf.metrics.instance_ap import InstanceAP
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.metrics.panoptic_quality import PanopticQuality
 from deeplab_tf.metrics.trimap import TrimapIoU
+from deeplab_tf.panoptic_format import Coding, PanopticWriter
 from deeplab_tf.panoptic_pictures import panoptic_overlay
 from deeplab_tf.training.examples import Examples, open_examples
 from deeplab_tf.training.findings import plain_warnings
@@ -53,6 +55,7 @@ def evaluate(
     trimap: bool = False,
     worst: int = 12,
     crowd: str = "segment",
+    predictions: str | os.PathLike | None = None,
     limit: int | None = None,
     progress: bool = False,
 ) -> Scores:
@@ -72,6 +75,8 @@ def evaluate(
         trimap: whether to compute the trimap curve.
         worst: how many of the worst pictures to keep.
         crowd: what a crowd counts as in panoptic quality: "segment" (deeplab2) or "ignore" (COCO).
+        predictions: folder where a panoptic model's maps go as PNGs, with a JSON file of the same
+            name beside it, in COCO's format: what the official scripts score.
         limit: stop after so many pictures.
         progress: show a bar.
 
@@ -89,9 +94,12 @@ def evaluate(
         examples = dataclasses.replace(examples, read=examples.read_panoptic)
     else:
         tally = _Tally(examples, runner, **options)
-    for batch in _batches(_bar(examples, limit, progress), batch_size):
-        tally.update(batch)
-    tally.compare_count(limit)
+        if predictions is not None:
+            raise InputError(f"{runner.name} tells no instances apart; leave predictions out.")
+    with tally.writing(predictions):
+        for batch in _batches(_bar(examples, limit, progress), batch_size):
+            tally.update(batch)
+        tally.compare_count(limit)
     return tally.finish(time.perf_counter() - started)
 
 
@@ -157,6 +165,10 @@ class _Tally:
                 self._total_before.update(label, before)
                 if self._trimap_before is not None:
                     self._trimap_before.update(label, before)
+
+    def writing(self, folder: str | os.PathLike | None) -> contextlib.AbstractContextManager:
+        """While this lasts, what is predicted is written; see `predictions` of `evaluate`."""
+        return contextlib.nullcontext()
 
     def _classes_of(self, name: str, label: np.ndarray, scores: PixelScores) -> np.ndarray:
         """The class of each pixel, of a label as it was read."""
@@ -301,6 +313,23 @@ class PanopticTally(_Tally):
         self._ap = InstanceAP(examples.thing_classes, self._divisor)
         self._single = self._new_quality()
         self._maps: tuple[np.ndarray, np.ndarray] | None = None
+        self._writer: PanopticWriter | None = None
+
+    @contextlib.contextmanager
+    def writing(self, folder):
+        if folder is None:
+            yield
+            return
+        examples = self._examples
+        coding = Coding(
+            category_ids=examples.category_ids or tuple(range(len(examples.classes))),
+            thing_classes=examples.thing_classes,
+            label_divisor=self._divisor,
+            ignore_label=examples.ignore_label or 0,
+        )
+        names, colors = examples.classes, examples.colors
+        with PanopticWriter(folder, coding, names=names, colors=colors) as self._writer:
+            yield
 
     def _new_quality(self) -> PanopticQuality:
         examples = self._examples
@@ -326,6 +355,8 @@ class PanopticTally(_Tally):
         probability = scores.probability_of(np.minimum(found // self._divisor, self._last_class))
         score = scores.merged[keys.INSTANCE_SCORE]
         self._ap.update(label, found, class_probability=probability, instance_score=score)
+        if self._writer is not None:
+            self._writer.add(Path(name).stem, found, image=name)
         self._maps = label, found
         return label // self._divisor
 

@@ -30,7 +30,7 @@ class Examples:
         classes, colors, ignore_label: what label values mean.
         count: of pictures.
         read: starts one pass.
-        thing_classes, label_divisor: of panoptic labels, see `DatasetDescriptor`; None without.
+        thing_classes, label_divisor, category_ids: of panoptic labels, see `DatasetDescriptor`.
         read_panoptic: starts one pass that gives those in place of classes.
     """
 
@@ -44,6 +44,7 @@ class Examples:
     thing_classes: tuple[int, ...] = ()
     label_divisor: int | None = None
     read_panoptic: Callable[[], Iterator[Example]] | None = None
+    category_ids: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Example]:
         return self.read()
@@ -109,6 +110,7 @@ def _from_records(folder: Path, split: str) -> Examples:
         found.thing_classes,
         found.label_divisor,
         _reader(examples, keys.PANOPTIC_LABEL),
+        found.category_ids,
     )
 
 
@@ -139,6 +141,7 @@ def _from_files(folder: Path, split: str) -> Examples:
         classes.things,
         classes.label_divisor,
         _reader(examples, keys.PANOPTIC_LABEL),
+        classes.category_ids,
     )
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from deeplab_tf.datasets import build_folder, check, load
 from deeplab_tf.datasets.classes import CITYSCAPES_PANOPTIC, COCO_PANOPTIC, COCO_STUFF
 from deeplab_tf.datasets.named import open_source
-from deeplab_tf.datasets.panoptic_folder import PanopticSet, is_panoptic
+from deeplab_tf.datasets.panoptic_folder import is_panoptic
+from deeplab_tf.datasets.panoptic_source import PanopticSet
 from deeplab_tf.errors import InputError
 from deeplab_tf.panoptic_format import encode_ids
 

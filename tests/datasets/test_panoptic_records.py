@@ -421,5 +421,13 @@ def test_one_ordered_pass_has_the_targets_of_each_record(scene_records):
 def test_targets_that_records_can_not_give_are_refused(shapes_records, scene_records):
     with pytest.raises(InputError, match="tell no instances apart"):
         pipeline(shapes_records, "train", targets="panoptic", **OPTIONS)
-    with pytest.raises(InputError, match="semantic or panoptic; got 'instances'"):
-        pipeline(scene_records, "train", targets="instances", **OPTIONS)
+    with pytest.raises(InputError, match="semantic, panoptic or instances; got 'centers'"):
+        pipeline(scene_records, "train", targets="centers", **OPTIONS)
+
+
+def test_instances_are_the_panoptic_labels_themselves(scene_records):
+    image, label = next(iter(pipeline(scene_records, "val", targets="instances", **OPTIONS)))
+    example = next(iter(load(scene_records, "val")))
+    assert label.dtype == np.int32 and image.shape[:3] == label.shape
+    np.testing.assert_array_equal(label[0, :12, :16], example["panoptic_label"])
+    assert np.all(label[0, 12:] == VOID)
