@@ -181,15 +181,17 @@ def replace_arguments(stored: dict[str, Any], given: dict[str, Any]) -> dict[str
     result = {**stored, **given}
     # A published preset's record leaves out what is at its default.
     old, new = stored.get("output_stride", 16), result.get("output_stride", 16)
-    rates = stored.get("atrous_rates")
-    if new == old or not rates or "atrous_rates" in given:
-        return result
     backbone = BACKBONES.get(result.get("backbone", "mobilenet_v2"))
-    if backbone is None or new not in backbone.output_strides:
-        return result  # the constructor's to refuse
-    if any(rate * old % new for rate in rates):
-        raise InputError(
-            f"atrous_rates {tuple(rates)} of output stride {old} are no whole numbers at {new}; "
-            f"give atrous_rates for output stride {new} too."
-        )
-    return {**result, "atrous_rates": tuple(rate * old // new for rate in rates)}
+    if new == old or backbone is None or new not in backbone.output_strides:
+        return result  # a stride that it can't do is the constructor's to refuse
+    for key in ("atrous_rates", "instance_atrous_rates"):
+        rates = stored.get(key)
+        if not rates or key in given:
+            continue
+        if any(rate * old % new for rate in rates):
+            raise InputError(
+                f"{key} {tuple(rates)} of output stride {old} are no whole numbers at {new}; "
+                f"give {key} for output stride {new} too."
+            )
+        result[key] = tuple(rate * old // new for rate in rates)
+    return result

@@ -33,6 +33,7 @@ from deeplab_tf.models.deeplab_v3 import (
 from deeplab_tf.models.pixels import normalize_pixels
 
 TASKS = ("panoptic", "semantic", "instance")
+_CONV_TYPES = ("depthwise_separable_conv", "standard_conv")
 # Of separable convolutions: of their depthwise and of their pointwise part.
 _INITIALIZERS = ("glorot_uniform", "he_normal")
 
@@ -45,7 +46,8 @@ class PanopticDeepLab(SegmentationModel):
         num_classes: classes to predict, things and stuff together.
         backbone: a key of `BACKBONES` with endpoints "res2" and "res3".
         output_stride: 8, 16 or 32: input size over encoder output size.
-        atrous_rates: of both ASPPs; None takes those of the output stride, as in DeepLabv3.
+        atrous_rates: of ASPP; None takes those of the output stride, as in DeepLabv3.
+        instance_atrous_rates: of the instance half's; None takes the same.
         tasks: "panoptic", or one half of it: "semantic" or "instance".
         low_level: (endpoint, channels of its projection) for each stage of the semantic decoder,
             the coarsest first.
@@ -57,7 +59,7 @@ class PanopticDeepLab(SegmentationModel):
             every pixel has seen all others.
         image_pooling_crop_size: (height, width) of the training crop, which ASPP's image-level
             feature is the mean over, also in larger pictures; None pools the whole picture.
-        decoder_conv_type: "depthwise_separable_conv" or "standard_conv", of decoders and heads.
+        decoder_conv_type, head_conv_type: "depthwise_separable_conv" or "standard_conv".
         depth_multiplier, divisible_by, use_bounded_activation, …: of the backbone, see `DeepLabV3`.
         stem_width_multiplier, backbone_width_multiplier, backbone_layer_multiplier,
             use_sac_beyond_stride, use_squeeze_and_excite, drop_path_keep_prob,
@@ -84,6 +86,7 @@ class PanopticDeepLab(SegmentationModel):
         *,
         output_stride: int = 32,
         atrous_rates: Sequence[int] | None = None,
+        instance_atrous_rates: Sequence[int] | None = None,
         tasks: str = "panoptic",
         low_level: Sequence[Sequence] = (("res3", 64), ("res2", 32)),
         instance_low_level: Sequence[Sequence] = (("res3", 32), ("res2", 16)),
@@ -96,6 +99,7 @@ class PanopticDeepLab(SegmentationModel):
         aspp_use_only_1x1_proj_conv: bool = False,
         image_pooling_crop_size: Sequence[int] | None = None,
         decoder_conv_type: str = "depthwise_separable_conv",
+        head_conv_type: str = "depthwise_separable_conv",
         multi_grid: Sequence[int] | None = None,
         depth_multiplier: float = 1.0,
         divisible_by: int | None = None,
@@ -119,13 +123,13 @@ class PanopticDeepLab(SegmentationModel):
         record = backbone_at(backbone, output_stride)
         if tasks not in TASKS:
             raise InputError(f"tasks is one of {', '.join(TASKS)}; got {tasks!r}.")
-        if decoder_conv_type not in ("depthwise_separable_conv", "standard_conv"):
-            raise InputError(
-                "decoder_conv_type is depthwise_separable_conv or standard_conv; got "
-                f"{decoder_conv_type!r}."
-            )
+        for key in ("decoder_conv_type", "head_conv_type"):
+            if arguments[key] not in _CONV_TYPES:
+                raise InputError(f"{key} is {' or '.join(_CONV_TYPES)}; got {arguments[key]!r}.")
         if atrous_rates is None:
             arguments["atrous_rates"] = ATROUS_RATES[output_stride]
+        for key in ("low_level", "instance_low_level"):  # as JSON brings them back
+            arguments[key] = [list(stage) for stage in arguments[key]]
 
         # --- Encoder ---
         image = keras.Input(tuple(image_shape), name=keys.IMAGE)
@@ -237,13 +241,16 @@ def _decoder(
             name=f"{scope}.concat_projection",
         )
     else:
+        rates = arguments["atrous_rates"]
+        if scope == "instance_decoder":
+            rates = arguments["instance_atrous_rates"] or rates
         window, crop = None, arguments["image_pooling_crop_size"]
         if crop is not None:
             stride = 1 / arguments["output_stride"]
             window = (scale_dimension(crop[0], stride), scale_dimension(crop[1], stride))
         x = aspp(
             x,
-            atrous_rates=arguments["atrous_rates"],
+            atrous_rates=rates,
             filters=aspp_channels,
             image_pooling_window=window,
             image_pooling_last=True,
@@ -279,7 +286,7 @@ def _head(x, scope: str, last: str, filters: int, channels: int, arguments: dict
     """A 5x5 convolution and the last layer, without activation: -> [B, h, w, filters]."""
     name = f"{scope}_without_last_layer.conv1_bn_act"
     shared: dict[str, Any] = dict(batch_norm=_batch_norm(arguments), name=name)
-    if arguments["decoder_conv_type"] == "standard_conv":
+    if arguments["head_conv_type"] == "standard_conv":
         x = conv_bn_act(x, channels, 5, initializer="he_normal", **shared)
     else:
         x = separable_conv_bn_act(x, channels, 5, initializers=_INITIALIZERS, **shared)
