@@ -82,7 +82,7 @@ def _instances(model, config: TrainConfig, descriptor: DatasetDescriptor) -> dic
     """
     if not is_panoptic(model) or descriptor.label_divisor is None:
         return {}
-    found = {
+    found: dict[str, Any] = {
         "thing_classes": descriptor.thing_classes,
         "label_divisor": descriptor.label_divisor,
         "merge": config.panoptic.merge,

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -40,6 +40,7 @@ from deeplab_tf.training.scores import (
     WorstPicture,
 )
 
+Crowd = Literal["segment", "ignore"]
 _THUMBNAIL = 320
 # No more than so many are held at once, or large photos would fill the memory.
 _BATCH_PIXELS = 16 * 2**20
@@ -54,7 +55,7 @@ def evaluate(
     boundary: bool = True,
     trimap: bool = False,
     worst: int = 12,
-    crowd: str = "segment",
+    crowd: Crowd = "segment",
     predictions: str | os.PathLike | None = None,
     limit: int | None = None,
     progress: bool = False,
@@ -297,7 +298,7 @@ class _Tally:
 class PanopticTally(_Tally):
     """Adds up segments too, of labels that are panoptic."""
 
-    def __init__(self, examples: Examples, runner: Runner, *, crowd: str, **options):
+    def __init__(self, examples: Examples, runner: Runner, *, crowd: Crowd, **options):
         super().__init__(examples, runner, **options)
         theirs = (runner.info.thing_classes, len(runner.info.classes))
         if theirs != (examples.thing_classes, len(examples.classes)):

@@ -261,7 +261,5 @@ class _PanopticTally(_Tally):
         return {"pq": 0.0, **found, **super().scores()}
 
     def draw(self, image, labels):
-        descriptor = self._descriptor
-        return panoptic_overlay(
-            image, labels, descriptor.colors, descriptor.thing_classes, descriptor.label_divisor
-        )
+        things, divisor = self._settings.thing_classes, self._settings.label_divisor
+        return panoptic_overlay(image, labels, self._descriptor.colors, things, divisor)
