@@ -47,6 +47,8 @@ WITHOUT = {
     "auto_deeplab_s_cityscapes",
     "auto_deeplab_m_cityscapes",
     "auto_deeplab_l_cityscapes",
+    "axial_deeplab_l_cityscapes",
+    "axial_deeplab_xl_cityscapes",
 }
 
 
