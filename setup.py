@@ -67,6 +67,7 @@ EXTRAS = {
         "mypy>=1.15",
         "numba",  # the CRF, and its properties
         "llvmlite",
+        "pycocotools>=2.0.11",  # the average precision of instances must be its
         "pytest>=8",
         "pytest-timeout",  # a test that hangs ends with a traceback
         "pytest-xdist",  # one worker per core, see the Makefile

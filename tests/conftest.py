@@ -133,6 +133,50 @@ def drawn_records(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def disc_folder(tmp_path_factory) -> Path:
+    """A folder of 8 training and 4 validation pictures, 33x45: red discs apart, above a blue bar.
+
+    images/, semantic/, instances/ and classes.csv; the upper row isn't labelled.
+    """
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("discs") / "discs"
+    y, x = np.indices((33, 45))
+    for index in range(12):
+        random = np.random.default_rng(index)
+        label, instance = np.zeros((2, 33, 45), np.uint8)
+        label[25 + random.integers(3) :][:4] = 2
+        for number, left in enumerate((8, 22, 36)[: 1 + (index + 1) % 3], 1):
+            top, radius = random.integers(9, 16), random.integers(4, 7)
+            disc = (y - top) ** 2 + (x - left) ** 2 < radius**2
+            label[disc], instance[disc] = 1, number
+        label[0] = 255
+        image = random.integers(0, 60, (33, 45, 3)).astype(np.uint8)
+        image[label == 1, 0] += 150
+        image[label == 2, 2] += 150
+        for part, array in (("images", image), ("semantic", label), ("instances", instance)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / part / f"p{index:02d}.png")
+    names = [f"p{index:02d}\n" for index in range(12)]
+    (folder / "train.txt").write_text("".join(names[:8]))
+    (folder / "val.txt").write_text("".join(names[8:]))
+    (folder / "classes.csv").write_text(
+        "index,name,thing,red,green,blue\n0,ground,0,0,0,0\n1,disc,1,255,0,0\n2,bar,0,0,0,255\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def disc_records(disc_folder) -> Path:
+    """Records of `disc_folder`."""
+    from deeplab_tf.datasets import build_folder
+
+    build_folder(disc_folder, disc_folder.parent / "records", quiet=True)
+    return disc_folder.parent / "records"
+
+
+@pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory) -> Path:
     """A config file whose run takes seconds."""
     path = tmp_path_factory.mktemp("configs") / "tiny.py"

@@ -20,7 +20,7 @@ from deeplab_tf.backbones.stride_tracker import StrideTracker
 from deeplab_tf.errors import InputError
 from deeplab_tf.layers.axial_attention import axial_attention_2d
 from deeplab_tf.layers.conv import PANOPTIC_BN, BatchNormSettings, activate, conv_bn_act
-from deeplab_tf.layers.drop_path import drop_path
+from deeplab_tf.layers.drop_path import check_keep_prob, drop_path
 from deeplab_tf.layers.squeeze_excite import simplified_squeeze_excite
 from deeplab_tf.layers.switchable_atrous import switchable_conv_bn_act
 
@@ -138,8 +138,9 @@ def axial_resnet(
         batch_norm_epsilon: of every batch norm.
 
     Raises:
-        InputError: an unknown schedule.
+        InputError: an unknown schedule, no probability, or a stage without blocks.
     """
+    check_keep_prob(drop_path_keep_prob)  # no block may have it itself
     if drop_path_schedule not in ("linear", "constant"):
         raise InputError(f"drop_path_schedule is linear or constant; got {drop_path_schedule!r}.")
     width = variant.width if backbone_width_multiplier is None else backbone_width_multiplier
@@ -149,6 +150,11 @@ def axial_resnet(
     activated = activate(x, "relu", name=f"{SCOPE}.stem.relu")
     endpoints = {"stage1": x, "res1": activated}
     counts = [int(count * backbone_layer_multiplier) for count in variant.blocks]
+    if min(counts) < 1:
+        raise InputError(
+            f"backbone_layer_multiplier={backbone_layer_multiplier} leaves a stage without blocks: "
+            f"it multiplies {list(variant.blocks)}."
+        )
     # (number, blocks, stride of its input, its own stride, width)
     stages = [
         (number, counts[number - 2], 2 ** (number - 1), 2, 2 ** (number - 1) * _WIDTH * width)

@@ -42,13 +42,20 @@ def is_backbone_alone(paths: Iterable[str], model: keras.Model) -> bool:
     return bool(found) and found == {weight.path for weight in model.weights} - rest
 
 
-def refused_classifier(path: str, model: keras.Model) -> InputError:
-    """The error of a classifier's file where a whole model is wanted."""
-    backbone = model.get_config()["backbone"]
-    return InputError(
-        f"{path} is an image classifier: only its backbone fits {model.name}. Start a training "
-        f"from it (init=PATH), or convert it as what it is (--model {backbone})."
+def kind_of_backbone(is_classifier: bool) -> str:
+    """What a file is that gives a model its backbone alone."""
+    return "an image classifier" if is_classifier else "a backbone alone"
+
+
+def refused_backbone(path: str, model: keras.Model, *, is_classifier: bool) -> InputError:
+    """The error of such a file where a whole model is wanted."""
+    text = (
+        f"{path} is {kind_of_backbone(is_classifier)}: only its backbone fits {model.name}. "
+        "Start a training from it (init=PATH)"
     )
+    if is_classifier:
+        text += f", or convert it as what it is (--model {model.get_config()['backbone']})"
+    return InputError(f"{text}.")
 
 
 def beside_the_backbone(model: keras.Model) -> list[str]:

@@ -10,7 +10,7 @@ from deeplab_tf import pictures
 from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.checkpoints import Loaded, assign, read, recognise
 from deeplab_tf.checkpoints.answer import Answer, answer, model_size
-from deeplab_tf.checkpoints.backbone import refused_classifier
+from deeplab_tf.checkpoints.backbone import refused_backbone
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
 from deeplab_tf.models.base import (
@@ -111,7 +111,7 @@ def convert(
     asked = num_classes is not None or classes is not None
     loaded = assign(network, read(path, network), new_last_layer=None if asked else False)
     if loaded.backbone_only:
-        raise refused_classifier(loaded.path, network)
+        raise refused_backbone(loaded.path, network, is_classifier=loaded.is_classifier)
     origin = f"Converted from {Path(loaded.path).name} ({loaded.format})."
     network.info = dataclasses.replace(
         network.info, source=f"{network.info.source} {origin}".strip()

@@ -15,7 +15,8 @@ from deeplab_tf.checkpoints.backbone import (
     beside_the_backbone,
     classifier_variables,
     is_backbone_alone,
-    refused_classifier,
+    kind_of_backbone,
+    refused_backbone,
 )
 from deeplab_tf.errors import InputError
 
@@ -74,7 +75,8 @@ class Loaded:
             averages, an auxiliary head, an image classifier's own layers.
         new: paths of the last layer that were not set, since the file has another number of
             classes; of everything but the backbone, if the file is an image classifier's.
-        backbone_only: whether it is.
+        backbone_only: whether the file gave the backbone, and nothing else.
+        is_classifier: whether that is because it is an image classifier's.
     """
 
     path: str
@@ -83,13 +85,14 @@ class Loaded:
     left_out: tuple[str, ...]
     new: tuple[str, ...]
     backbone_only: bool = False
+    is_classifier: bool = False
 
     def __str__(self) -> str:
         if self.backbone_only:
             return (
-                f"{self.path} ({self.format}), an image classifier: the {len(self.variables)} "
-                f"variables of its backbone are set, the other {len(self.new)} of the model are as "
-                "they were made."
+                f"{self.path} ({self.format}), {kind_of_backbone(self.is_classifier)}: the "
+                f"{len(self.variables)} variables of its backbone are set, the other "
+                f"{len(self.new)} of the model are as they were made."
             )
         text = f"{self.path} ({self.format}): {len(self.variables)} variables set"
         if self.left_out:
@@ -119,7 +122,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
     classifier = classifier_variables(by_path, model)
     backbone_only = bool(classifier) or is_backbone_alone(by_path, model)
     if backbone_only and new_last_layer is False:
-        raise refused_classifier(source.path, model)
+        raise refused_backbone(source.path, model, is_classifier=bool(classifier))
     for path in classifier:
         del weights[by_path.pop(path)]
     wanted = {weight.path: weight for weight in model.weights}
@@ -169,6 +172,7 @@ def assign(model: keras.Model, source: Source, *, new_last_layer: bool | None = 
         left_out=tuple(sorted(name for name in source.arrays if name not in weights)),
         new=tuple(new),
         backbone_only=backbone_only,
+        is_classifier=bool(classifier),
     )
 
 

@@ -38,12 +38,21 @@ class DropPath(keras.layers.Layer):
         return {**super().get_config(), "keep_prob": self.keep_prob, "seed": self.seed}
 
 
+def check_keep_prob(keep_prob: float) -> None:
+    """Refuses what isn't a probability, or drops everything.
+
+    Raises:
+        InputError: it is such.
+    """
+    if not 0.0 < keep_prob <= 1.0:
+        raise InputError(f"drop_path_keep_prob is above 0 and at most 1; got {keep_prob}.")
+
+
 def drop_path(x, keep_prob: float, *, name: str):
     """A `DropPath`, or nothing where everything is kept.
 
     Raises:
-        InputError: the probability isn't one, or drops everything.
+        InputError: see `check_keep_prob`.
     """
-    if not 0.0 < keep_prob <= 1.0:
-        raise InputError(f"drop_path_keep_prob is above 0 and at most 1; got {keep_prob}.")
+    check_keep_prob(keep_prob)
     return x if keep_prob == 1.0 else DropPath(keep_prob, name=name)(x)

@@ -78,10 +78,26 @@ def _instances(model, config: TrainConfig, descriptor: DatasetDescriptor) -> dic
     """What a panoptic model's `info` says of instances.
 
     Raises:
-        InputError: the settings of the merge make no sense.
+        InputError: it can't learn from these records, or the settings of the merge make no sense.
     """
-    if not is_panoptic(model) or descriptor.label_divisor is None:
+    if not is_panoptic(model):
         return {}
+    if descriptor.label_divisor is None:
+        raise InputError(
+            f"{config.data}: its labels tell no instances apart, which a panoptic model learns. "
+            "Build records of a folder with instances/ or of panoptic PNGs: deeplab-tf data build "
+            "--help"
+        )
+    if not descriptor.thing_classes:
+        raise InputError(
+            f"{config.data}: none of its classes is a thing, so that there is nothing to tell "
+            "apart. Mark them in classes.csv (index,name,thing) and build the records anew."
+        )
+    if keys.SEMANTIC_LOGITS not in model.output:
+        raise InputError(
+            "model.arguments.tasks=instance learns no classes, without which nothing is scored; "
+            "train tasks=panoptic."
+        )
     found: dict[str, Any] = {
         "thing_classes": descriptor.thing_classes,
         "label_divisor": descriptor.label_divisor,

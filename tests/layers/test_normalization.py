@@ -1,8 +1,9 @@
+import keras
 import numpy as np
 import pytest
 
 from deeplab_tf.layers import normalization
-from deeplab_tf.layers.normalization import BatchNorm
+from deeplab_tf.layers.normalization import BatchNorm, SummedBatchNorm
 
 
 def _layer(**options):
@@ -48,3 +49,80 @@ def test_one_value_per_channel_gives_finite_numbers():
     y = np.asarray(layer(np.full((1, 1, 1, 4), 3.0, "float32"), training=True))
     assert np.all(np.isfinite(y))
     assert np.all(np.isfinite(np.asarray(layer.moving_variance)))
+
+
+def _terms(count=3):
+    random = np.random.RandomState(0)
+    return [random.normal(i, 1 + i, (2, 4, 5, 6)).astype("float32") for i in range(count)]
+
+
+def _summed(count=3, kept_axes=(1,), **options):
+    layer = SummedBatchNorm(count, kept_axes, momentum=0.9, epsilon=1e-3, **options)
+    layer.build((None, 4, None, 6))
+    random = np.random.RandomState(1)
+    for weight in layer.weights:
+        weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return layer
+
+
+def _one_by_one(layer, terms, *, training):
+    """Keras' own layer for each term, and the sum; (output, moving means, moving variances)."""
+    total, parts = 0.0, []
+    for number, term in enumerate(terms):
+        # Axes that aren't kept go together; the built-in layer keeps the last alone.
+        kept = [term.shape[axis] for axis in layer.kept_axes]
+        order = [axis for axis in range(4) if axis not in layer.kept_axes] + [*layer.kept_axes]
+        moved = term.transpose(order)
+        plain = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3)
+        plain.build((None, int(np.prod(kept))))
+        plain.set_weights([np.asarray(weight)[number].ravel() for weight in layer.weights])
+        found = np.asarray(plain(moved.reshape(-1, np.prod(kept)), training=training))
+        total = total + found.reshape(moved.shape).transpose(np.argsort(order))
+        parts.append([np.asarray(w) for w in (plain.moving_mean, plain.moving_variance)])
+    return total, *(np.stack(values) for values in zip(*parts, strict=True))
+
+
+@pytest.mark.parametrize("kept_axes", [(1,), (1, 3)])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_summed_batch_norm_is_the_sum_of_one_for_each_term(training, kept_axes):
+    layer, terms = _summed(kept_axes=kept_axes), _terms()
+    shape = tuple(n if axis in kept_axes else 1 for axis, n in enumerate((1, 4, 5, 6)))
+    assert {tuple(w.shape) for w in layer.weights} == {(3, *shape)}
+    wanted, mean, variance = _one_by_one(layer, terms, training=training)
+    np.testing.assert_allclose(np.asarray(layer(terms, training=training)), wanted, atol=1e-5)
+    # By the biased variance, as Keras does outside of its fused kernel.
+    np.testing.assert_allclose(np.asarray(layer.moving_mean).reshape(mean.shape), mean, atol=1e-5)
+    moved = np.asarray(layer.moving_variance).reshape(variance.shape)
+    np.testing.assert_allclose(moved, variance, rtol=1e-4)
+    scales, shift = layer.scales_and_shift()
+    by_moving = sum(s * x for s, x in zip(np.asarray(scales), terms, strict=True)) + shift
+    np.testing.assert_allclose(np.asarray(layer(terms)), by_moving, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["freeze_statistics", "not trainable"])
+def test_frozen_statistics_of_a_summed_batch_norm_stay(how):
+    layer, terms = _summed(freeze_statistics=how == "freeze_statistics"), _terms()
+    layer.trainable = how == "freeze_statistics"
+    assert not layer.uses_batch_statistics(True)
+    before = [np.asarray(w).copy() for w in layer.weights]
+    wanted = np.asarray(layer(terms, training=False))
+    np.testing.assert_array_equal(np.asarray(layer(terms, training=True)), wanted)
+    assert all(np.array_equal(w, old) for w, old in zip(layer.weights, before, strict=True))
+
+
+def test_a_summed_batch_norm_comes_back_from_its_config():
+    layer = _summed(2, (1, 3), freeze_statistics=True)
+    again = SummedBatchNorm.from_config(layer.get_config())
+    assert (again.count, again.kept_axes, again.momentum) == (2, (1, 3), 0.9)
+    assert again.freeze_statistics
+    assert _summed().compute_output_shape([(2, 4, 5, 6)] * 3) == (2, 4, 5, 6)
+
+
+def test_a_summed_batch_norm_gives_half_precision_of_float32_statistics():
+    layer = _summed(dtype="mixed_float16")
+    terms = [300 * keras.ops.cast(x, "float16") for x in _terms()]
+    found = layer(terms, training=True)
+    assert keras.backend.standardize_dtype(found.dtype) == "float16"
+    # Squares of these don't fit into 16 bits.
+    assert np.all(np.isfinite(np.asarray(found)))
+    assert np.asarray(layer.moving_variance).max() > 65504

@@ -2,7 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from deeplab_tf.layers.resize import ResizeLike, resize_bilinear, resize_nearest, scale_dimension
+from deeplab_tf.layers.resize import (
+    ResizeLike,
+    ResizeOffsetsLike,
+    resize_bilinear,
+    resize_nearest,
+    scale_dimension,
+)
 
 
 def _reference_bilinear(x, size):
@@ -75,3 +81,45 @@ def test_without_aligned_corners_a_scale_is_the_distance_of_pixels(side, scale, 
     image = keras.Input((None, None, 1))
     model = keras.Model(image, ResizeLike(scale, align_corners=False)([image, image]))
     np.testing.assert_allclose(np.asarray(model(ramp))[0, :, 0, 0], positions, atol=1e-4)
+
+
+def _to_center(height, width):
+    """Offsets (y, x) from every pixel of a map to the middle of it: [1, H, W, 2]."""
+    y, x = np.indices((height, width))
+    offsets = np.stack([(height - 1) / 2 - y, (width - 1) / 2 - x], -1)
+    return offsets[None].astype("float32")
+
+
+@pytest.mark.parametrize("size", [(17, 33), (9, 9), (4, 6), (33, 2)])
+def test_offsets_grow_with_the_map_and_still_point_at_the_same_place(size):
+    x, image = keras.Input((None, None, 2)), keras.Input((None, None, 3))
+    any_size = keras.Model([x, image], ResizeOffsetsLike()([x, image]))
+    assert any_size.output.shape == (None, None, None, 2)
+    small, picture = _to_center(5, 9), np.zeros((1, *size, 3), "float32")
+    for found in (
+        ResizeOffsetsLike()([small, picture]),
+        any_size([small, picture]),
+        any_size.predict_on_batch([small, picture]),
+    ):
+        np.testing.assert_allclose(np.asarray(found), _to_center(*size), atol=1e-4)
+
+
+def test_offsets_of_a_scale_and_of_single_rows_are_finite_and_exact():
+    small, picture = _to_center(5, 9), np.zeros((1, 33, 65, 3), "float32")
+    half = ResizeOffsetsLike(scale=0.5)([small, picture])
+    np.testing.assert_allclose(np.asarray(half), _to_center(17, 33), atol=1e-4)
+    again = ResizeOffsetsLike.from_config(ResizeOffsetsLike(scale=0.5).get_config())
+    assert type(again) is ResizeOffsetsLike and again.scale == 0.5
+    same = np.asarray(ResizeOffsetsLike()([small, small]))
+    np.testing.assert_array_equal(same, small)
+    # Of a single row nothing says how far it reaches.
+    for single in ((1, 1), (1, 4)):
+        found = ResizeOffsetsLike()([_to_center(*single), picture])
+        assert np.all(np.isfinite(np.asarray(found)))
+
+
+def test_offsets_keep_their_precision_as_a_layer_is_told():
+    layer = ResizeOffsetsLike(dtype="float32")
+    found = layer([keras.ops.cast(_to_center(5, 9), "float16"), np.zeros((1, 1025, 9, 3))])
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    np.testing.assert_allclose(np.asarray(found)[0, ::256, 0, 0], [512, 256, 0, -256, -512])
