@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.export.lite_file import not_a_lite_file, read_lite_file, read_model_bytes
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.inference.intact import check_intact
+from deeplab_tf.inference.litert import PANOPTIC_MAPS, LiteRTRunner, output_names
+from deeplab_tf.inference.panoptic import HeadScoreMap, merge_settings
+
+# That a merge is timed with.
+_INSTANCES = 16
 
 
 class LiteModel:
@@ -20,7 +26,9 @@ class LiteModel:
 
     Attributes:
         size: (height, width) of its input.
-        input_name, output_name: as in the file's signature.
+        input_name, output_name: as in the file's signature; of a panoptic file's outputs that of
+            the probabilities.
+        output_names: of all outputs, in their order.
         partitions: parts of the graph that XNNPACK runs; 1 is best: nothing is handed back and
             forth.
     """
@@ -42,17 +50,32 @@ class LiteModel:
             self._interpreter.get_input_details(),
             self._interpreter.get_output_details(),
         )
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0]["shape"]) != 4:
-            raise InputError(f"{path} isn't a segmenter: it needs one picture in and one map out.")
-        self._input, self._output = inputs[0], outputs[0]
+        names = output_names(self._interpreter)
+        self.output_names = tuple(names.get(o["index"], o["name"]) for o in outputs)
+        known = len(outputs) == 1 or {*self.output_names} == {*PANOPTIC_MAPS}
+        if len(inputs) != 1 or not known or len(inputs[0]["shape"]) != 4:
+            raise InputError(
+                f"{path} isn't a segmenter: it needs one picture in and one map out, or the maps "
+                "of a panoptic model."
+            )
+        self._input = inputs[0]
+        place = self.output_names.index(keys.PROBABILITIES) if self.is_panoptic else 0
+        self._output, self.output_name = outputs[place], self.output_names[place]
         self.size = (int(self._input["shape"][1]), int(self._input["shape"][2]))
         signature: dict = next(iter(self._interpreter.get_signature_list().values()), {})
         self.input_name = next(iter(signature.get("inputs", ())), self._input["name"])
-        self.output_name = next(iter(signature.get("outputs", ())), self._output["name"])
         self.partitions = self._count_partitions()
 
+    @property
+    def is_panoptic(self) -> bool:
+        """Whether it gives the three maps of a panoptic model."""
+        return len(self.output_names) > 1
+
     def run(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> float32 [h, w, classes], or integer labels [h, w]."""
+        """uint8 [H, W, 3] -> float32 [h, w, classes], or integer labels [h, w].
+
+        Of a panoptic file the probabilities alone; `LiteRTRunner` gives all.
+        """
         self.invoke(image)
         output = self._interpreter.get_tensor(self._output["index"])[0]
         if output.ndim == 2:
@@ -112,6 +135,45 @@ def lite_latency(
     return result
 
 
+def merge_latency(path: str | os.PathLike, *, seconds: float = 1.0) -> float | None:
+    """Median milliseconds that merging takes beside the network of a panoptic file.
+
+    It is for `_INSTANCES` drawn instances, at the input's size: what a network gives for noise is
+    no measure. Enlarging the maps is in it. None if the file's record doesn't say how to merge.
+    """
+    runner = LiteRTRunner(path)
+    if runner.info.label_divisor is None:
+        return None
+    settings = merge_settings(runner.info)
+    drawn = _drawn_maps(runner.map_shape, settings.thing_classes[0])
+
+    def merge() -> None:
+        maps = runner.at_input_size(drawn)
+        heatmap, offsets = maps[keys.CENTER_HEATMAP][..., 0], maps[keys.OFFSET_MAP]
+        scores = HeadScoreMap(maps[keys.PROBABILITIES], runner.size, settings, heatmap, offsets)
+        assert scores.merged
+
+    return round(median_ms(merge, seconds=seconds), 3)
+
+
+def _drawn_maps(shape: tuple[int, int, int], thing: int) -> dict[str, np.ndarray]:
+    """Maps [h, w, C] of `_INSTANCES` discs in rows, of a class, on another class."""
+    height, width, classes = shape
+    rows = round(_INSTANCES**0.5)
+    cells = np.array([height, width]) / rows
+    places = np.moveaxis(np.mgrid[0:height, 0:width], 0, -1).astype(np.float32)
+    centers = np.floor((np.floor(places / cells) + 0.5) * cells).astype(np.float32)
+    offsets = centers - places
+    distance = np.square(offsets / cells.astype(np.float32)).sum(-1)
+    other = next((index for index in range(classes) if index != thing), 0)
+    labels = np.where(distance < 0.1, thing, other)
+    return {
+        keys.PROBABILITIES: np.eye(classes, dtype=np.float32)[labels],
+        keys.CENTER_HEATMAP: np.exp(-20 * distance)[..., None],
+        keys.OFFSET_MAP: offsets,
+    }
+
+
 def noise(size: tuple[int, int]) -> np.ndarray:
     """A picture to time with: uint8 [H, W, 3]. What it shows doesn't matter, that it varies may."""
     return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
@@ -128,7 +190,7 @@ def measure_lite_file(
     """Size, operators and latency of a .tflite file, as JSON scalars and dictionaries."""
     model = LiteModel(path)
     facts = read_lite_file(path)
-    return {
+    result = {
         "size": list(model.size),
         "bytes": facts.size,
         "operators": facts.operators,
@@ -136,3 +198,6 @@ def measure_lite_file(
         "partitions": model.partitions,
         "latency_ms": lite_latency(path, threads=threads, seconds=seconds),
     }
+    if model.is_panoptic:
+        result["merge_ms"] = merge_latency(path, seconds=seconds)
+    return result

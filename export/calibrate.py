@@ -41,6 +41,7 @@ def gather(
     *,
     calibration: int,
     check: int,
+    prepare_check: Prepare | None = None,
     seed: int = 0,
 ) -> ExportPictures:
     """Takes pictures at random, the same ones for the same seed.
@@ -51,29 +52,31 @@ def gather(
         prepare: applied to each picture as it is read, so that memory stays small.
         calibration: how many to calibrate with; 0 if nothing is to be calibrated.
         check: how many to compare on.
+        prepare_check: applied to these, where it is something else.
         seed: of the choice.
 
     Raises:
         InputError: no pictures there, or none given but needed.
     """
+    both = prepare, prepare_check or prepare
     if source is None:
         if calibration:
             raise InputError(
                 "integer quantisation measures value ranges on real pictures: "
                 "give a folder of pictures or records with --calibration."
             )
-        views = [prepare(view) for view in sample_views(check, seed=seed)]
+        views = [both[1](view) for view in sample_views(check, seed=seed)]
         return ExportPictures([], views, "views of matplotlib's sample photo")
     if not isinstance(source, str | os.PathLike):
         found = list(source)
         if not found:
             raise InputError("no calibration pictures were given.")
-        return _from_list(found, prepare, calibration, check, seed, f"{len(found)} given pictures")
+        return _from_list(found, both, calibration, check, seed, f"{len(found)} given pictures")
     folder = Path(source)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --calibration names one of pictures.")
     if (folder / DATASET_FILE).is_file():
-        return _from_records(folder, prepare, calibration, check, seed)
+        return _from_records(folder, both, calibration, check, seed)
     # A training folder has its masks beside its pictures.
     inside = folder / "images" if (folder / "images").is_dir() else folder
     found = sorted(path for path in inside.rglob("*") if pictures.is_image(path))
@@ -82,7 +85,7 @@ def gather(
             f"{folder}: no pictures ({', '.join(pictures.IMAGE_SUFFIXES[:3])} …) and no "
             f"{DATASET_FILE} in there."
         )
-    return _from_list(found, prepare, calibration, check, seed, str(folder))
+    return _from_list(found, both, calibration, check, seed, str(folder))
 
 
 def sample_views(count: int, *, seed: int = 0) -> list[np.ndarray]:
@@ -119,9 +122,9 @@ def _shares(total: int, calibration: int, check: int) -> tuple[int, int]:
 def _from_list(found, prepare, calibration, check, seed, source) -> ExportPictures:
     order = np.random.default_rng(seed).permutation(len(found))
     used, held = _shares(len(found), calibration, check)
-    chosen = [prepare(pictures.read_image(found[i])) for i in order[:used]] if calibration else []
+    chosen = [prepare[0](pictures.read_image(found[i])) for i in order[:used] if calibration]
     # From the other end: the same picture is in both only if there is just one.
-    checked = [prepare(pictures.read_image(found[i])) for i in order[::-1][:held]]
+    checked = [prepare[1](pictures.read_image(found[i])) for i in order[::-1][:held]]
     return ExportPictures(chosen, checked, source)
 
 
@@ -141,8 +144,8 @@ def _from_records(folder, prepare, calibration, check, seed) -> ExportPictures:
     else:
         checked = order[::-1][:held]
     return ExportPictures(
-        _read_records(folder, train, chosen, prepare),
-        _read_records(folder, other, checked, prepare),
+        _read_records(folder, train, chosen, prepare[0]),
+        _read_records(folder, other, checked, prepare[1]),
         f"{folder} ({train}, {other})" if other != train else f"{folder} ({train})",
     )
 

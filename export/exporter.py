@@ -13,6 +13,7 @@ from PIL import Image
 from deeplab_tf.errors import InputError
 from deeplab_tf.export import calibrate
 from deeplab_tf.export.metadata import add_metadata, class_names
+from deeplab_tf.export.panoptic import is_panoptic, settings_of
 from deeplab_tf.export.saved_model import write_saved_model
 from deeplab_tf.export.signature import (
     LABELS,
@@ -35,6 +36,7 @@ CALIBRATION_PICTURES = 100
 CHECK_PICTURES = 16
 # A SavedModel resizes for itself, by TensorFlow instead of Pillow: not to the last bit.
 SERVED_THRESHOLD = 0.995
+SERVED_PANOPTIC_THRESHOLD = 0.97
 # Pictures for the comparison are shrunk to this longest side: a SavedModel gets them whole.
 _LONGEST_SIDE = 640
 
@@ -52,6 +54,7 @@ class _Request:
     calibration_pictures: int
     check_pictures: int
     threshold: float
+    panoptic_threshold: float
     seed: int
 
 
@@ -67,10 +70,14 @@ def export_model(
     calibration_pictures: int = CALIBRATION_PICTURES,
     check_pictures: int = CHECK_PICTURES,
     threshold: float | None = None,
+    panoptic_threshold: float | None = None,
     report: str | os.PathLike | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Writes a verified TFLite file or SavedModel.
+
+    A panoptic model's maps are merged inside a SavedModel. A .tflite file gives the maps, and
+    `LiteRTRunner`, which `predict` runs it with, merges them.
 
     Args:
         model: float pixels 0..255 in, class logits out, such as every model of this package.
@@ -86,6 +93,8 @@ def export_model(
         calibration_pictures, check_pictures: at most so many.
         threshold: smallest share of pixels that must get the same class as from the model; None
             takes that of `quantize`, for a SavedModel SERVED_THRESHOLD.
+        panoptic_threshold: smallest panoptic quality of a panoptic model's segments against those
+            of the model itself; None as above.
         report: where the report goes; None takes report.json beside the file, or in the folder.
         seed: of the choice of pictures.
 
@@ -97,10 +106,14 @@ def export_model(
         VerificationError: the result differs too much from the model; `out` is as before.
     """
     out = Path(out)
-    _check_arguments(out, to, quantize, labels, threshold)
+    _check_arguments(out, to, quantize, labels, threshold, panoptic_threshold)
     check_exportable(model)
+    settings_of(model, _info(model))  # fails early
+    scheme, served = find_scheme(quantize), to == "saved_model"
     if threshold is None:
-        threshold = SERVED_THRESHOLD if to == "saved_model" else find_scheme(quantize).threshold
+        threshold = SERVED_THRESHOLD if served else scheme.threshold
+    if panoptic_threshold is None:
+        panoptic_threshold = SERVED_PANOPTIC_THRESHOLD if served else scheme.panoptic_threshold
     request = _Request(
         out=out,
         to=to,
@@ -111,19 +124,24 @@ def export_model(
         calibration_pictures=calibration_pictures,
         check_pictures=check_pictures,
         threshold=threshold,
+        panoptic_threshold=panoptic_threshold,
         seed=seed,
     )
     write = _write_lite_file if to == "tflite" else _write_saved_model
     return write(model, request, report)
 
 
-def _check_arguments(out: Path, to: str, quantize: str, labels: str, threshold) -> None:
+def _check_arguments(
+    out: Path, to: str, quantize: str, labels: str, threshold, panoptic_threshold
+) -> None:
     if to not in FORMATS:
         raise InputError(f"to is one of {', '.join(FORMATS)}; got {to!r}.")
     if labels not in OUTPUTS:
         raise InputError(f"labels is one of {', '.join(OUTPUTS)}; got {labels!r}.")
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"threshold is a share of pixels, 0 to 1; got {threshold}.")
+    if panoptic_threshold is not None and not 0 <= panoptic_threshold <= 1:
+        raise InputError(f"panoptic_threshold is a quality, 0 to 1; got {panoptic_threshold}.")
     find_scheme(quantize)
     if to == "tflite" and out.suffix != ".tflite":
         raise InputError(f"{out}: the name of a TFLite file ends in .tflite.")
@@ -154,6 +172,8 @@ def _write_lite_file(
         lambda picture: prepare(picture, size, info.resize).image,
         calibration=request.calibration_pictures if scheme.calibrated else 0,
         check=request.check_pictures,
+        # What a panoptic model sees in the padding would pass for segments.
+        prepare_check=_bounded if is_panoptic(model) else None,
         seed=request.seed,
     )
     content = convert(
@@ -168,13 +188,19 @@ def _write_lite_file(
         info,
         class_names(info, logits_shape(model)[-1]),
         name=model.name,
-        segmenter=OUTPUTS[request.labels] != LABELS,
+        segmenter=OUTPUTS[request.labels] != LABELS and not is_panoptic(model),
     )
     with atomic_file(request.out, suffix=".tflite") as temporary:
         temporary.write_bytes(content)
         report = {
             **_about(model, request, found),
-            **verify_lite_file(model, temporary, found.check, threshold=request.threshold),
+            **verify_lite_file(
+                model,
+                temporary,
+                found.check,
+                threshold=request.threshold,
+                panoptic_threshold=request.panoptic_threshold,
+            ),
         }
         # Before the file has its name: what has no report isn't verified.
         write_json(report_file or request.out.parent / REPORT_FILE, report)
@@ -200,7 +226,12 @@ def _write_saved_model(
         report = {
             **_about(model, request, found),
             **verify_saved_model(
-                model, temporary, found.check, info=info, threshold=request.threshold
+                model,
+                temporary,
+                found.check,
+                info=info,
+                threshold=request.threshold,
+                panoptic_threshold=request.panoptic_threshold,
             ),
         }
         write_json(temporary / REPORT_FILE, report)

@@ -4,6 +4,9 @@ Two things are added to the model. A buffer named TFLITE_METADATA says what the 
 the layout of the published `metadata_schema.fbs` and `image_segmenter_metadata_schema.fbs`. And
 the files it names, the list of labels above all, follow the model as an uncompressed zip archive:
 a .tflite file is also a zip file. Our own record of the model travels there too, and a checksum.
+
+MediaPipe's segmenter reads one map. A panoptic file has three, whose names and meanings are
+written all the same; it is for `deeplab_tf.inference.litert`, which merges them.
 """
 
 import dataclasses
@@ -32,6 +35,13 @@ _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1
 _NORMALIZATION_OPTIONS = 1
 _RGB = 1
 _TENSOR_AXIS_LABELS = 2
+# What an output is, by name; those of a panoptic file are all there.
+_OUTPUTS = {
+    keys.PROBABILITIES: "Probability of each class, [1, h, w, classes].",
+    "labels": "Class of each pixel.",
+    keys.CENTER_HEATMAP: "How surely a pixel is the centre of an instance, [1, h, w, 1].",
+    keys.OFFSET_MAP: "(y, x) in pixels of this map to the centre of the instance, [1, h, w, 2].",
+}
 # A zip archive made twice is the same twice.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -71,7 +81,7 @@ def add_metadata(
     """The file's content with metadata and labels.
 
     Args:
-        model: of a .tflite file with one picture input and one output.
+        model: of a .tflite file with one picture input, and one output or a panoptic model's.
         info: travels in the archive; its `image_size` shall be the file's.
         labels: a name for each class.
         name: of the model.
@@ -86,6 +96,7 @@ def add_metadata(
         name=name,
         size=(int(image.shape[1]), int(image.shape[2])),
         float_input=image.type == schema.TensorType.FLOAT32,
+        outputs=_output_names(content) or ("probabilities" if segmenter else "labels",),
         segmenter=segmenter,
     )
     entry = schema.MetadataT()
@@ -107,6 +118,17 @@ def add_metadata(
     )
 
 
+def _output_names(content: schema.ModelT) -> tuple[str, ...]:
+    """By the file's signature, in the order of the outputs; empty if it doesn't name them all."""
+    names = {
+        output.tensorIndex: output.name.decode()
+        for signature in (content.signatureDefs or [])[:1]
+        for output in signature.outputs
+    }
+    found = [names.get(index) for index in content.subgraphs[0].outputs]
+    return tuple(name for name in found if name in _OUTPUTS) if None not in found else ()
+
+
 def read_metadata(content: bytes) -> FileMetadata:
     """Reads what `add_metadata` wrote, and what other writers of the same schema did.
 
@@ -117,14 +139,14 @@ def read_metadata(content: bytes) -> FileMetadata:
         packed = _find_metadata(content)
         root = Reader.root(packed)
         graph = root.tables(3)[0]
-        image, output = graph.tables(2)[0], graph.tables(3)[0]
+        image, outputs = graph.tables(2)[0], graph.tables(3)
         files = _read_files(content)
         normalization = [unit.table(1) for unit in image.tables(4) if unit.byte(0) == 1]
         mean = normalization[0].floats(0) if normalization else None
         std = normalization[0].floats(1) if normalization else None
         custom = {entry.string(0): entry.raw(1) for entry in graph.tables(9)}
         options = custom.get(_SEGMENTER)
-        named = [file.string(0) for file in output.tables(6)]
+        named = [file.string(0) for output in outputs for file in output.tables(6)]
         labels = files.get(named[0], "").splitlines() if named else []
         info = files.get(INFO_FILE)
         return FileMetadata(
@@ -168,21 +190,28 @@ class _AlignedBuffer(schema.BufferT):
 
 
 def _model_metadata(
-    info: ModelInfo, *, name: str, size: tuple[int, int], float_input: bool, segmenter: bool
+    info: ModelInfo,
+    *,
+    name: str,
+    size: tuple[int, int],
+    float_input: bool,
+    outputs: tuple[str, ...],
+    segmenter: bool,
 ) -> bytes:
     """A `ModelMetadata` buffer. Inner objects come first: the format is written back to front."""
     b = flatbuffers.Builder(4096)
     text = b.CreateString
     graph: dict[int, int] = {
         2: offset_vector(b, [_input_metadata(b, size, float_input=float_input)]),
-        3: offset_vector(b, [_output_metadata(b, segmenter=segmenter)]),
+        3: offset_vector(b, [_output_metadata(b, output) for output in outputs]),
     }
     if segmenter:
         data = byte_vector(b, _segmenter_options())
         graph[9] = offset_vector(b, [table(b, {0: text(_SEGMENTER), 1: data})])
+    kind = "Panoptic" if keys.CENTER_HEATMAP in outputs else "Semantic"
     fields = {
         0: text(name),
-        1: text(info.source or "Semantic segmentation: a class for each pixel."),
+        1: text(info.source or f"{kind} segmentation: a class for each pixel."),
         2: text(__version__),
         3: offset_vector(b, [table(b, graph)]),
         4: text("deeplab-tf"),
@@ -214,25 +243,19 @@ def _input_metadata(b: flatbuffers.Builder, size: tuple[int, int], *, float_inpu
     return table(b, fields)
 
 
-def _output_metadata(b: flatbuffers.Builder, *, segmenter: bool) -> int:
-    """`TensorMetadata` of the classes."""
+def _output_metadata(b: flatbuffers.Builder, name: str) -> int:
+    """`TensorMetadata` of an output; that of classes has their names with it."""
     text = b.CreateString
-    said = "Probability of each class, [1, h, w, classes]." if segmenter else "Class of each pixel."
     content = table(b, {1: table(b)}, bytes_={0: _FEATURE_PROPERTIES})
-    labels = table(
-        b,
-        {0: text(LABELS_FILE), 1: text("Class names by value.")},
-        bytes_={2: _TENSOR_AXIS_LABELS},
-    )
-    return table(
-        b,
-        {
-            0: text("probabilities" if segmenter else "labels"),
-            1: text(said),
-            3: content,
-            6: offset_vector(b, [labels]),
-        },
-    )
+    fields = {0: text(name), 1: text(_OUTPUTS[name]), 3: content}
+    if name in (keys.PROBABILITIES, "labels"):
+        labels = table(
+            b,
+            {0: text(LABELS_FILE), 1: text("Class names by value.")},
+            bytes_={2: _TENSOR_AXIS_LABELS},
+        )
+        fields[6] = offset_vector(b, [labels])
+    return table(b, fields)
 
 
 def _segmenter_options() -> bytes:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
+from deeplab_tf.export.panoptic import is_panoptic, panoptic_maps
 
 PROBABILITIES = "probabilities"
 LABELS = "labels"
@@ -25,9 +26,15 @@ def check_exportable(model: keras.Model) -> None:
             "Save a preset folder, then export it with KERAS_BACKEND=tensorflow."
         )
     shape = logits_shape(model)
+    if shape is None and isinstance(model.output, dict) and keys.CENTER_HEATMAP in model.output:
+        raise InputError(
+            f"{model.name} finds centres and offsets but no classes (tasks='instance'), so nothing "
+            "can be merged; export a model with both halves (tasks='panoptic')."
+        )
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise InputError(
-            f"{model.name} doesn't give one map of class logits; only semantic models export."
+            f"{model.name} doesn't give one map of class logits; only semantic models and panoptic "
+            "ones export."
         )
 
 
@@ -94,6 +101,9 @@ def fixed_function(
     Every side is fixed, the batch to 1: with an open batch each dilated depthwise convolution
     would become three ops.
 
+    A panoptic model gives its three maps, to be merged outside, at the decoders' stride: see
+    `deeplab_tf.inference.lite_maps`, which enlarges them.
+
     Args:
         model: float pixels in, logits out.
         size: (height, width).
@@ -104,6 +114,8 @@ def fixed_function(
 
     def pixels_to_classes(image):
         image = tf.cast(image, tf.float32)
+        if is_panoptic(model):
+            return panoptic_maps(model, image, small=True)
         if OUTPUTS[labels] == LABELS:
             return {LABELS: label_map(semantic_logits(model, image))}
         return {PROBABILITIES: probabilities(model, image)}

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
+from deeplab_tf.export.panoptic import is_panoptic
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.export.signature import LABELS, OUTPUTS, check_exportable, fixed_function
 from deeplab_tf.layers.atrous import without_gradients
@@ -27,6 +28,7 @@ class Scheme:
         calibrated: value ranges are measured on pictures.
         uint8_interface: the converter turns the float input and output into uint8.
         threshold: share of pixels whose class must be that of the float model.
+        panoptic_threshold: panoptic quality of a file's segments against the float model's.
     """
 
     operators: tuple[tf.lite.OpsSet, ...] = (tf.lite.OpsSet.TFLITE_BUILTINS,)
@@ -35,13 +37,14 @@ class Scheme:
     calibrated: bool = False
     uint8_interface: bool = False
     threshold: float = 0.99
+    panoptic_threshold: float = 0.95
 
 
 _INT16 = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
 SCHEMES = {
-    "float32": Scheme(threshold=0.999),
-    "float16": Scheme(optimize=True, weights=tf.float16, threshold=0.995),
-    "dynamic": Scheme(optimize=True, threshold=0.98),
+    "float32": Scheme(threshold=0.999, panoptic_threshold=0.98),
+    "float16": Scheme(optimize=True, weights=tf.float16, threshold=0.995, panoptic_threshold=0.95),
+    "dynamic": Scheme(optimize=True, threshold=0.98, panoptic_threshold=0.85),
     # uint8 outside, int8 inside: MediaPipe and the browser runtimes refuse int8 tensors.
     "int8": Scheme(
         operators=(tf.lite.OpsSet.TFLITE_BUILTINS_INT8,),
@@ -49,6 +52,7 @@ SCHEMES = {
         calibrated=True,
         uint8_interface=True,
         threshold=0.97,
+        panoptic_threshold=0.8,
     ),
     # Casts and argmax have no 16-bit form; the second set lets them stay as they are.
     "int16x8": Scheme(
@@ -56,6 +60,7 @@ SCHEMES = {
         optimize=True,
         calibrated=True,
         threshold=0.98,
+        panoptic_threshold=0.9,
     ),
 }
 
@@ -86,6 +91,9 @@ def convert(
 ) -> bytes:
     """A .tflite file's content: uint8 [1, H, W, 3] in, probabilities or labels out.
 
+    Of a panoptic model the outputs are `probabilities`, `center_heatmap` and `offset_map`, float32
+    in every scheme.
+
     Args:
         model: float pixels 0..255 in, logits out.
         size: (height, width).
@@ -101,6 +109,11 @@ def convert(
     scheme = find_scheme(quantize)
     if labels not in OUTPUTS:
         raise InputError(f"labels is one of {', '.join(OUTPUTS)}; got {labels!r}.")
+    if is_panoptic(model) and OUTPUTS[labels] == LABELS:
+        raise InputError(
+            "a panoptic .tflite file gives probabilities, centres and offsets, which are merged "
+            f"outside; leave labels={labels!r} out, or export a SavedModel."
+        )
     if scheme.calibrated and not calibration:
         raise InputError(f"{quantize} needs calibration pictures, and none were given.")
     pixels = tf.float32 if scheme.uint8_interface else tf.uint8
@@ -115,7 +128,8 @@ def convert(
                 archive.add_endpoint("serving_default", function, input_signature=[spec])
                 archive.write_out(folder, verbose=False)
                 converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-                _configure(converter, scheme, labels, calibration, pixels)
+                bytes_out = OUTPUTS[labels] != LABELS and not is_panoptic(model)
+                _configure(converter, scheme, bytes_out, calibration, pixels)
                 return converter.convert()
         except InputError:
             raise
@@ -126,7 +140,7 @@ def convert(
             raise known from error
 
 
-def _configure(converter, scheme: Scheme, labels: str, calibration, pixels: tf.DType) -> None:
+def _configure(converter, scheme: Scheme, bytes_out: bool, calibration, pixels: tf.DType) -> None:
     converter.target_spec.supported_ops = list(scheme.operators)
     if scheme.optimize:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -138,7 +152,7 @@ def _configure(converter, scheme: Scheme, labels: str, calibration, pixels: tf.D
         )
     if scheme.uint8_interface:
         converter.inference_input_type = tf.uint8
-        if OUTPUTS[labels] != LABELS:
+        if bytes_out:
             converter.inference_output_type = tf.uint8
 
 

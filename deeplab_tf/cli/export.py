@@ -37,13 +37,23 @@ QUANTIZE = ("float32", "float16", "dynamic", "int8", "int16x8", "qat")
     type=click.FloatRange(0, 1),
     help="Share of pixels that must get the model's class. [by --quantize]",
 )
+@click.option(
+    "--panoptic-threshold",
+    type=click.FloatRange(0, 1),
+    help="Panoptic quality that segments must have against the model's own. [by --quantize]",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="[report.json beside the output]")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of pictures.")
-def command(preset, to, quantize, size, out, calibration, labels, threshold, report, seed):
+def command(preset, out, report, **options):
     """Write a model for phones, browsers or servers.
 
     The same pictures go through the model and through what came of it. Only if their classes
     agree does it get its name; otherwise the exit code is 1 and what was there stays.
+
+    A panoptic model's segments must agree too. Its SavedModel merges inside: a picture in, the
+    panoptic map and the list of segments out. Its .tflite file gives probabilities, centres and
+    offsets at the decoders' stride; `predict`, `evaluate` and the Python class LiteRTRunner merge
+    them. MediaPipe's segmenter can't read it.
 
     \b
     Examples:
@@ -63,25 +73,14 @@ def command(preset, to, quantize, size, out, calibration, labels, threshold, rep
 
     model = from_preset(preset)
     try:
-        result = export_model(
-            model,
-            out,
-            to=to,
-            quantize=quantize,
-            size=size,
-            labels=labels,
-            calibration=calibration,
-            threshold=threshold,
-            report=report,
-            seed=seed,
-        )
+        result = export_model(model, out, report=report, **options)
     except VerificationError as error:
         _show(error.report)
         click.echo(f"failed: {error} {out} is as it was before.", err=True)
         sys.exit(1)
     _show(result)
     click.echo(f"wrote {out}")
-    if to == "tflite":
+    if options["to"] == "tflite":
         click.echo(f"next: deeplab-tf predict --model {out} photo.jpg")
 
 
@@ -98,12 +97,20 @@ def _show(report: dict) -> None:
     if report.get("encoded_agreement") is not None:
         share = report["encoded_agreement"]
         click.echo(f"encoded    {share:.5f} of the pixels from PNG and JPEG files")
+    if "panoptic_quality" in report:
+        counts = ", ".join(f"{count} {name}" for name, count in report["segments"].items())
+        click.echo(
+            f"segments   panoptic quality {report['panoptic_quality']:.5f} against the model's "
+            f"own, things {report['panoptic_quality_things']:.5f} ({counts})"
+        )
     click.echo(f"size       {report['bytes'] / 1000:.0f} kB")
     latency = ", ".join(
         f"{ms:.2f} ms with {threads} thread{'' if threads == '1' else 's'}"
         for threads, ms in report["latency_ms"].items()
     )
     click.echo(f"latency    {latency}, this machine")
+    if report.get("merge_ms") is not None:
+        click.echo(f"merge      {report['merge_ms']:.2f} ms beside it, for 16 instances")
     if "operators" in report:
         operators = ", ".join(f"{name} {count}" for name, count in report["operators"].items())
         kind = "builtin only" if report["builtin_only"] else "not all builtin"

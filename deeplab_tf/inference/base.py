@@ -243,11 +243,11 @@ class Runner(abc.ABC):
                 {name: x[0] for name, x in self.maps(p.image[None]).items()} for p in prepared
             ]
         return [
-            self._scores(image, p, output)
+            self._answer(image, p, output)
             for image, p, output in zip(images, prepared, outputs, strict=True)
         ]
 
-    def _scores(
+    def _answer(
         self, image: np.ndarray, prepared: Prepared, maps: dict[str, np.ndarray]
     ) -> ScoreMap:
         """What the maps of one picture say at its own size."""
@@ -255,11 +255,11 @@ class Runner(abc.ABC):
         size = (image.shape[0], image.shape[1])
         if keys.CENTER_HEATMAP not in maps or keys.PROBABILITIES not in maps:
             return ScoreMap(maps[keys.PROBABILITIES], size)
-        from deeplab_tf.inference.panoptic import PanopticScoreMap, merge_settings
+        from deeplab_tf.inference.panoptic import HeadScoreMap, merge_settings
 
         heatmap, offsets = maps[keys.CENTER_HEATMAP][..., 0], maps[keys.OFFSET_MAP]
         settings = merge_settings(self.info)
-        return PanopticScoreMap(maps[keys.PROBABILITIES], size, heatmap, offsets, settings)
+        return HeadScoreMap(maps[keys.PROBABILITIES], size, settings, heatmap, offsets)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB [H, W, 3] -> float32 [H, W, classes] at the picture's own size."""
@@ -307,7 +307,7 @@ class FlippedRunner(Runner):
         for name, values in upright.items():
             back = mirrored[name][:, :, ::-1]
             if name == keys.OFFSET_MAP:  # what was to the left is to the right again
-                back = back * np.float32([1, -1])
+                back = back * np.array([1, -1], np.float32)
             elif name == keys.PROBABILITIES:
                 values, back = with_all_classes([values, back])
             result[name] = (values + back) / 2

@@ -12,22 +12,27 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.base import Runner, softmax, with_all_classes
 from deeplab_tf.inference.intact import INFO_FILE, check_intact
+from deeplab_tf.inference.lite_maps import input_sized
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import voc_colors
 
 _IDENTIFIER = b"TFL3"
 _METADATA = b"TFLITE_METADATA"
+# Outputs of a panoptic file.
+PANOPTIC_MAPS = (keys.PROBABILITIES, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
 
 
 class LiteRTRunner(Runner):
     """A .tflite file.
 
-    Ours take raw uint8 pixels. Files of others work too, if they take one picture and give one
-    map of scores or labels. Where float pixels go in, the file's metadata say how they are
-    normalised; without metadata, -1..1 as in the models that TensorFlow publishes.
+    Ours take raw uint8 pixels, and give probabilities; of a panoptic model all three maps, which
+    are merged here. Files of others work too, if they take one picture and give one map of scores
+    or labels. Where float pixels go in, the file's metadata say how they are normalised; without
+    metadata, -1..1 as in the models that TensorFlow publishes.
 
     Args:
         path: the file.
@@ -53,8 +58,9 @@ class LiteRTRunner(Runner):
         check_intact(content, self.name)
         self._interpreter = _open(content, self.name, threads or min(4, os.cpu_count() or 1))
         self._input = self._choose_input(self._interpreter.get_input_details())
-        self._output = self._choose_output(self._interpreter.get_output_details())
-        self.size = (int(self._input["shape"][1]), int(self._input["shape"][2]))
+        self._outputs = self._choose_outputs()
+        height, width = (int(side) for side in self._input["shape"][1:3])
+        self.size: tuple[int, int] = (height, width)
         files = _files_behind(content)
         self.info = _info(files, self.size, self.name)
         self.pixels = None
@@ -62,17 +68,45 @@ class LiteRTRunner(Runner):
             own = (0.0, 255.0) if INFO_FILE in files else None
             self.pixels = pixels or own or _normalization(content) or (-1.0, 1.0)
 
-    def forward(self, batch: np.ndarray) -> np.ndarray:
-        return np.stack(with_all_classes([self._one(image) for image in batch]))
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(h, w, classes) of the probabilities as the file gives them."""
+        height, width, classes = self._outputs[keys.PROBABILITIES]["shape"][1:]
+        return int(height), int(width), int(classes)
 
-    def _one(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [h, w, 3] -> probabilities float32 [h', w', C]."""
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        return self.maps(batch)[keys.PROBABILITIES]
+
+    def maps(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        found = [self._one(image) for image in batch]
+        result = {name: [maps[name] for maps in found] for name in found[0]}
+        result[keys.PROBABILITIES] = with_all_classes(result[keys.PROBABILITIES])
+        return {name: np.stack(values) for name, values in result.items()}
+
+    def _one(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 [h, w, 3] -> float32 [h', w', ...] by name; "probabilities" are among them."""
         self._interpreter.set_tensor(self._input["index"], self._as_input(image)[None])
         try:
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise _cannot_run(self.name, error) from None
-        return self._as_probabilities(self._interpreter.get_tensor(self._output["index"])[0])
+        found = {
+            name: self._interpreter.get_tensor(details["index"])[0]
+            for name, details in self._outputs.items()
+        }
+        if keys.CENTER_HEATMAP not in found:
+            return {keys.PROBABILITIES: self._as_probabilities(found[keys.PROBABILITIES])}
+        return self.at_input_size({name: self._as_floats(name, x) for name, x in found.items()})
+
+    def at_input_size(self, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What a panoptic file gives of a picture, ready to be merged: see `input_sized`."""
+        # Of 8 bits each, probabilities add up to one but roughly.
+        sums = maps[keys.PROBABILITIES].sum(axis=-1, keepdims=True)
+        maps = {**maps, keys.PROBABILITIES: maps[keys.PROBABILITIES] / np.maximum(sums, 1e-6)}
+        maps = input_sized(maps, self.size)
+        if self.info.label_divisor is None:  # nothing says how to merge them
+            return {keys.PROBABILITIES: maps[keys.PROBABILITIES]}
+        return maps
 
     def _as_input(self, image: np.ndarray) -> np.ndarray:
         if self.pixels is not None:
@@ -82,16 +116,19 @@ class LiteRTRunner(Runner):
             return (image.astype(np.int16) - 128).astype(np.int8)
         return image.astype(self._input["dtype"])
 
+    def _as_floats(self, name: str, output: np.ndarray) -> np.ndarray:
+        scale, zero_point = self._outputs[name]["quantization"]
+        values: np.ndarray = output.astype(np.float32)
+        return (values - zero_point) * np.float32(scale) if scale else values
+
     def _as_probabilities(self, output: np.ndarray) -> np.ndarray:
-        scale, zero_point = self._output["quantization"]
+        scale, _ = self._outputs[keys.PROBABILITIES]["quantization"]
         if output.ndim == 3 and output.shape[-1] == 1 and not scale and output.dtype != np.float32:
             output = output[..., 0]
         if output.ndim == 2:  # an argmax inside: certain everywhere
             known = max(len(self.info.classes), int(output.max(initial=0)) + 1, 2)
             return np.eye(known, dtype=np.float32)[output.astype(np.int64)]
-        scores: np.ndarray = output.astype(np.float32)
-        if scale:
-            scores = (scores - zero_point) * np.float32(scale)
+        scores = self._as_floats(keys.PROBABILITIES, output)
         if scores.shape[-1] == 1:  # one map: of the foreground
             if scores.min() < -0.01 or scores.max() > 1.01:
                 scores = 1 / (1 + np.exp(-scores))
@@ -111,15 +148,29 @@ class LiteRTRunner(Runner):
             raise InputError(f"{self.name} has no fixed size; export it again with --size.")
         return details[0]
 
-    def _choose_output(self, details: list[dict]) -> dict:
-        """The first map among the outputs."""
+    def _choose_outputs(self) -> dict[str, dict]:
+        """The three maps of a panoptic file by name, else the first map as "probabilities"."""
+        details = self._interpreter.get_output_details()
+        named = output_names(self._interpreter)
+        found = {named[o["index"]]: o for o in details if o["index"] in named}
+        if {*PANOPTIC_MAPS} <= {*found}:
+            return {name: found[name] for name in PANOPTIC_MAPS}
         for output in details:
             if len(output["shape"]) in (3, 4) and min(output["shape"][1:3]) > 1:
-                return output
+                return {keys.PROBABILITIES: output}
         shapes = [[*map(int, output["shape"])] for output in details]
         raise InputError(
             f"{self.name} isn't a segmenter: it gives {shapes}, no map [1, h, w, classes]."
         )
+
+
+def output_names(interpreter) -> dict[int, str]:
+    """Tensor index -> name, of the outputs that the file's signature names."""
+    signatures = interpreter.get_signature_list()
+    if not signatures:
+        return {}
+    outputs = interpreter.get_signature_runner(next(iter(signatures))).get_output_details()
+    return {int(details["index"]): name for name, details in outputs.items()}
 
 
 def _read(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 NumPy and Pillow only.
 """
 
+import abc
 import dataclasses
 import functools
 
@@ -39,21 +40,48 @@ def merge_settings(info: ModelInfo) -> MergeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PanopticScoreMap(ScoreMap):
-    """A `ScoreMap` with what groups its pixels into instances.
+    """A `ScoreMap` whose pixels are grouped into instances.
+
+    Attributes:
+        settings: of the merge.
+    """
+
+    settings: MergeSettings
+
+    @property
+    @abc.abstractmethod
+    def merged(self) -> dict[str, np.ndarray]:
+        """panoptic_label int32 and instance_score float32, [H, W]: see `panoptic_numpy.merge`."""
+
+    @property
+    def panoptic_label(self) -> np.ndarray:
+        """class * label_divisor + instance, int32 [H, W]; void is void_label * label_divisor."""
+        return self.merged[keys.PANOPTIC_LABEL]
+
+    def probability_of(self, labels: np.ndarray) -> np.ndarray:
+        """The probability of each pixel's class in a map of classes [H, W]: float32 [H, W]."""
+        result = np.zeros(self.size, np.float32)
+        for index in np.unique(labels):
+            mask = labels == index
+            result[mask] = self._enlarge(self.values[..., index], slice(0, self.size[0]))[mask]
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadScoreMap(PanopticScoreMap):
+    """A panoptic answer that is still to be merged.
 
     Attributes:
         center_heatmap: float32 [h, w].
         offset_map: float32 [h, w, 2], (y, x) in pixels of this map.
-        settings: of the merge.
     """
 
     center_heatmap: np.ndarray
     offset_map: np.ndarray
-    settings: MergeSettings
 
     @functools.cached_property
     def merged(self) -> dict[str, np.ndarray]:
-        """panoptic_label, instance_map, instance_score: see `panoptic_numpy.merge`; [H, W].
+        """panoptic_label, instance_score and instance_map: see `panoptic_numpy.merge`; [H, W].
 
         Centres are sought where the model saw them, in its own resolution: enlarged first, a peak
         would become a plateau, and each of its pixels a centre. Classes and offsets are enlarged,
@@ -81,16 +109,3 @@ class PanopticScoreMap(ScoreMap):
             stuff_area_limit=round(settings.stuff_area_limit * scales[0] * scales[1]),
         )
         return merge(self.labels(), whole, offsets, settings)
-
-    @property
-    def panoptic_label(self) -> np.ndarray:
-        """class * label_divisor + instance, int32 [H, W]; void is void_label * label_divisor."""
-        return self.merged[keys.PANOPTIC_LABEL]
-
-    def probability_of(self, labels: np.ndarray) -> np.ndarray:
-        """The probability of each pixel's class in a map of classes [H, W]: float32 [H, W]."""
-        result = np.zeros(self.size, np.float32)
-        for index in np.unique(labels):
-            mask = labels == index
-            result[mask] = self._enlarge(self.values[..., index], slice(0, self.size[0]))[mask]
-        return result

@@ -11,9 +11,10 @@ import numpy as np
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json
-from deeplab_tf.inference.base import Prepared, Runner, prepare, softmax
+from deeplab_tf.inference.base import Prepared, Runner, ScoreMap, prepare, softmax
 from deeplab_tf.inference.intact import INFO_FILE
 from deeplab_tf.inference.litert import LiteRTRunner, quiet_stderr
+from deeplab_tf.inference.merged import merged_scores
 from deeplab_tf.inference.windows import OVERLAP, WindowRunner
 from deeplab_tf.models.info import ModelInfo
 
@@ -220,7 +221,8 @@ class KerasRunner(Runner):
 class SavedModelRunner(Runner):
     """A SavedModel folder as `deeplab-tf export --to saved_model` writes it.
 
-    It brings pictures to the model's size and the answer back by itself.
+    It brings pictures to the model's size and the answer back by itself; a panoptic one merges,
+    too.
 
     Args:
         path: the folder.
@@ -240,23 +242,48 @@ class SavedModelRunner(Runner):
             raise cannot_open(path, error) from None
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
+        return self.maps(batch)[keys.PROBABILITIES]
+
+    def maps(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """ "probabilities", and of a panoptic model "panoptic_label" and "instance_score"."""
         import keras
 
         output = self._layer(batch)
-        if isinstance(output, dict):
-            output = next(iter(output.values()))
-        array = keras.ops.convert_to_numpy(output)
+        if not isinstance(output, dict):
+            output = {keys.PROBABILITIES: output}
+        merged = (keys.PANOPTIC_LABEL, keys.INSTANCE_SCORE)
+        found = {
+            name: keras.ops.convert_to_numpy(output[name]) for name in merged if name in output
+        }
+        classes = output.get(keys.PROBABILITIES, output.get("labels", next(iter(output.values()))))
+        array = keras.ops.convert_to_numpy(classes)
         if array.ndim == 3:
             known = max(len(self.info.classes), int(array.max(initial=0)) + 1, 2)
-            return np.eye(known, dtype=np.float32)[array.astype(np.int64)]
-        return array.astype(np.float32)
+            array = np.eye(known, dtype=np.float32)[array.astype(np.int64)]
+        return {keys.PROBABILITIES: array.astype(np.float32, copy=False), **found}
 
     @property
     def only_size(self) -> tuple[int, int] | None:
         return None if self.info.resize == "none" else self.info.image_size
 
+    def fused(self, scales: Sequence[float], flip: bool) -> Runner:
+        given = self._layer.call_endpoint_fn.structured_outputs
+        if flip and keys.PANOPTIC_LABEL in given:
+            raise InputError(
+                f"{self.name} gives instances that are merged already, which the mirror image "
+                "can't have a say in; run the model that it was exported from, or leave flip out."
+            )
+        return super().fused(scales, flip)
+
     def _prepare(self, image: np.ndarray) -> Prepared:
         return prepare(image, None, "none", max_pixels=self.max_pixels)
+
+    def _answer(
+        self, image: np.ndarray, prepared: Prepared, maps: dict[str, np.ndarray]
+    ) -> ScoreMap:
+        if keys.PANOPTIC_LABEL not in maps:
+            return super()._answer(image, prepared, maps)
+        return merged_scores(maps, (image.shape[0], image.shape[1]), self.info)
 
 
 def cannot_open(path: str | os.PathLike, error: Exception) -> InputError:

@@ -343,7 +343,11 @@ class PanopticTally(_Tally):
         )
 
     def _classes_of(self, name, label, scores):
-        assert isinstance(scores, PanopticScoreMap)
+        if not isinstance(scores, PanopticScoreMap):
+            raise InputError(
+                f"{self._runner.name} has classes alone and tells no instances apart, which "
+                f"{self._examples.name} wants."
+            )
         found, theirs = scores.panoptic_label, scores.settings.label_divisor
         # The data's divisor may be another than the one the model was trained with.
         void = found == scores.settings.void_value

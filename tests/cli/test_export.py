@@ -11,6 +11,7 @@ import deeplab_tf as dl
 from deeplab_tf.cli import main
 from deeplab_tf.export.benchmark import LiteModel
 from deeplab_tf.inference.litert import LiteRTRunner
+from deeplab_tf.inference.runner import KerasRunner
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,49 @@ def test_bench_prints_for_people(exported):
 def test_bench_names_mistakes(arguments, reason):
     result = run("bench", *arguments)
     assert result.exit_code == 2 and reason in result.output
+
+
+def test_a_panoptic_model_goes_all_the_way(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = dl.PanopticDeepLab(
+        2,
+        "mobilenet_v2",
+        depth_multiplier=0.1,
+        divisible_by=1,
+        output_stride=16,
+        atrous_rates=(1, 2, 3),
+        low_level=(("res2", 4),),
+        instance_low_level=(("res2", 4),),
+        **dict.fromkeys(("aspp_channels", "decoder_channels", "head_channels"), 8),
+        **dict.fromkeys(("instance_aspp_channels", "instance_decoder_channels"), 8),
+        instance_head_channels=8,
+    )
+    info = dl.ModelInfo(
+        classes=("ground", "person"),
+        image_size=(65, 81),
+        resize="stretch",
+        thing_classes=(1,),
+        label_divisor=256,
+    )
+    model.save_to_preset(tmp_path / "preset", info)
+    path = tmp_path / "people.tflite"
+    result = run("export", "--model", tmp_path / "preset", "--out", path)
+    assert result.exit_code == 0, result.output
+    for line in ("segments   panoptic quality 1.0", "merge      ", "builtin only", f"wrote {path}"):
+        assert line in result.output
+    # The heads stay at their stride; the helper brings them to the input's size.
+    image = np.random.default_rng(0).integers(0, 256, (65, 81, 3), np.uint8)
+    lite = LiteRTRunner(path)
+    assert lite.map_shape == (17, 21, 2)
+    model.info = info
+    for name, values in KerasRunner(model).maps(image[None]).items():
+        np.testing.assert_allclose(lite.maps(image[None])[name], values, atol=1e-4)
+    photo, out = tmp_path / "photo.png", tmp_path / "out"
+    dl.pictures.save_image(photo, image)
+    assert run("predict", "--model", path, photo, "--out", out, "--what", "panoptic").exit_code == 0
+    assert (out / "photo_panoptic.json").is_file()
+    result = run("bench", path, "--threads", "1", "--seconds", "0.01")
+    assert result.exit_code == 0 and "ms beside it" in result.output
 
 
 @pytest.mark.parametrize("command", ["export", "bench"])
