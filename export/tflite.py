@@ -15,6 +15,7 @@ from deeplab_tf.export.panoptic import is_panoptic
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.export.signature import LABELS, OUTPUTS, check_exportable, fixed_function
 from deeplab_tf.layers.atrous import without_gradients
+from deeplab_tf.layers.axial_attention import all_lines_at_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def convert(
     function, spec = fixed_function(model, size, labels=labels, pixels=pixels)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with quiet() as printed, without_gradients():
+            with quiet() as printed, without_gradients(), all_lines_at_once():
                 # Not from_keras_model, which opens the batch, and not from_concrete_functions,
                 # which leaves Keras variables unfrozen and gives NaN without a word.
                 archive = keras.export.ExportArchive()

@@ -1,5 +1,8 @@
 """Position-sensitive axial attention (Axial-DeepLab, https://arxiv.org/abs/2003.07853, Sec. 3)."""
 
+import contextlib
+import contextvars
+
 import keras
 from keras import initializers, layers, ops
 
@@ -8,7 +11,22 @@ from deeplab_tf.layers.normalization import BatchNorm, SummedBatchNorm
 
 # Positions to either side that have an embedding of their own; those beyond share the last one.
 MAX_SPAN = 255
+# Logits of one picture beyond which a prediction takes its lines one after the other: 64 MB in
+# float32.
+_MOST_LOGITS = 2**24
 _HEIGHT, _WIDTH = 1, 2
+
+_at_once = contextvars.ContextVar("at_once", default=False)
+
+
+@contextlib.contextmanager
+def all_lines_at_once():
+    """Keeps loops out of graphs traced inside: TFLite's converter fails on them."""
+    token = _at_once.set(True)
+    try:
+        yield
+    finally:
+        _at_once.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
@@ -22,8 +40,10 @@ class AxialAttention(layers.Layer):
 
     With L for the axis' length and N for the number of pixels, a picture costs
     N * L * (3 * key_depth + 2 * value_depth) multiply-adds beside the projection, and its
-    largest array, the logits, is num_heads * N * L numbers: at 1025x1025 and stride 16
-    that is 8 * 65 ** 3, 9 MB in float32. Training keeps five such arrays for the gradients.
+    largest arrays, the logits, are num_heads * N * L numbers: at 1025x1025 and stride 16
+    8 * 65 ** 3, 9 MB in float32, but at stride 2, where the paper's models begin, 4.3 GB.
+    Predictions take line after line where that is much and the size is known; training needs
+    them all at once for its statistics, and keeps five such arrays for the gradients.
 
     Args:
         axis: 1 attends along the height, 2 along the width.
@@ -99,10 +119,6 @@ class AxialAttention(layers.Layer):
         _, lines, length, channels = ops.shape(x)
         x = ops.reshape(x, (-1, length, channels))  # [rows or columns of all pictures, L, C]
         x = self.batch_norm_qkv(ops.matmul(x, self.qkv_kernel), training=training)
-        query, key, value = (
-            ops.transpose(ops.reshape(part, (-1, length, self.num_heads, depth)), (0, 2, 1, 3))
-            for part, depth in self._split(x)
-        )
         places = ops.arange(length)
         away = places[None, :] - places[:, None]  # of the key [L, L], seen from the query
         index = ops.clip(away, 1 - MAX_SPAN, MAX_SPAN - 1) + (MAX_SPAN - 1)
@@ -110,6 +126,32 @@ class AxialAttention(layers.Layer):
             ops.take(ops.cast(table, x.dtype), index, axis=0)
             for table in (self.query_rpe, self.key_rpe, self.value_rpe)
         ]
+
+        def attend(x):
+            return self._attend(x, away, tables, training)
+
+        if self._is_large(lines, length, training):
+            x = ops.map(lambda line: attend(line[None])[0], x)
+        else:
+            x = attend(x)
+        x = ops.reshape(x, (-1, lines, length, self.value_depth))
+        return x if self.axis == _WIDTH else ops.transpose(x, (0, 2, 1, 3))
+
+    def _is_large(self, lines, length, training) -> bool:
+        """Whether logits take too much memory at once, as far as the sizes are known."""
+        if not isinstance(lines, int) or not isinstance(length, int) or _at_once.get():
+            return False
+        if self.batch_norm_similarity.uses_batch_statistics(training):
+            return False
+        return self.num_heads * lines * length**2 > _MOST_LOGITS
+
+    def _attend(self, x, away, tables, training):
+        """Queries, keys and values [N, L, depth] -> what is retrieved, [N, L, value_depth]."""
+        length = ops.shape(x)[1]
+        query, key, value = (
+            ops.transpose(ops.reshape(part, (-1, length, self.num_heads, depth)), (0, 2, 1, 3))
+            for part, depth in self._split(x)
+        )
         logits = self._similarity(query, key, tables[0], tables[1], training)
         if self.span is not None:
             logits = ops.where(ops.abs(away) <= self.span // 2, logits, -1e4)
@@ -119,8 +161,7 @@ class AxialAttention(layers.Layer):
             training=training,
         )
         x = ops.transpose(retrieved, (0, 2, 1, 3))
-        x = ops.reshape(x, (-1, lines, length, self.value_depth))
-        return x if self.axis == _WIDTH else ops.transpose(x, (0, 2, 1, 3))
+        return ops.reshape(x, (-1, length, self.value_depth))
 
     def _split(self, x):
         """Query, key and value of all heads, each with its depth per head."""

@@ -13,6 +13,7 @@ from deeplab_tf.export.tflite import SCHEMES, convert
 from deeplab_tf.export.verify import compare
 from deeplab_tf.inference.base import prepare
 from deeplab_tf.inference.runner import KerasRunner
+from deeplab_tf.layers import axial_attention
 
 SIZE = (64, 64)
 # What is left of a dilated convolution that wasn't fused.
@@ -157,3 +158,17 @@ def test_an_unknown_scheme_is_refused(model, name, reason):
 def test_nothing_is_printed(model, capfd):
     convert(model, (32, 32))
     assert capfd.readouterr() == ("", "")
+
+
+def test_axial_attention_that_predicts_line_by_line_converts(monkeypatch, tmp_path):
+    monkeypatch.setattr(axial_attention, "_MOST_LOGITS", 0)
+    picture = keras.Input((9, 7, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(picture)
+    x = keras.layers.Conv2D(16, 1)(x)
+    x = axial_attention.AxialAttention(1, key_depth=8, value_depth=16)(x)
+    model = keras.Model(picture, keras.layers.Conv2D(2, 1)(x))
+    path = tmp_path / "axial.tflite"
+    path.write_bytes(convert(model, (9, 7)))
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    wanted = keras.ops.softmax(model(pixels[None].astype(np.float32), training=False))[0]
+    np.testing.assert_allclose(LiteModel(path).run(pixels), np.asarray(wanted), atol=1e-5)

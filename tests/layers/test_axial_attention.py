@@ -92,7 +92,9 @@ def _attend(layer, x, *, training=False):
 
 @pytest.mark.parametrize("span", [None, 1, 3])
 @pytest.mark.parametrize("axis", [1, 2])
-def test_it_equals_loops_over_pairs_of_pixels(axis, span):
+@pytest.mark.parametrize("most_logits", [2**24, 0])  # at once, or line after line
+def test_it_equals_loops_over_pairs_of_pixels(axis, span, most_logits, monkeypatch):
+    monkeypatch.setattr(axial_attention, "_MOST_LOGITS", most_logits)
     layer, image = _layer(axis, span=span), _image(2, 4, 5, CHANNELS)
     wanted, _ = _attend(layer, image)
     found = np.asarray(layer(image))
@@ -114,6 +116,23 @@ def test_open_and_fixed_sides_give_the_same_and_any_size_goes_in():
             wanted = np.asarray(keras.Model(fixed, layer(fixed))(image))
             np.testing.assert_allclose(np.asarray(graph(image)), wanted, atol=1e-5)
             np.testing.assert_allclose(wanted, _attend(layer, image)[0], atol=1e-5)
+
+
+def test_line_after_line_learns_the_same(monkeypatch):
+    image, layer = tf.constant(_image(2, 4, 5, CHANNELS)), _layer(1)
+    found = {}
+    for most_logits in (2**24, 0):
+        monkeypatch.setattr(axial_attention, "_MOST_LOGITS", most_logits)
+
+        @tf.function
+        def gradients():
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(image, training=False) ** 2)
+            return tape.gradient(loss, layer.trainable_variables)
+
+        found[most_logits] = [np.asarray(tf.convert_to_tensor(x)) for x in gradients()]
+    for at_once, by_line in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(by_line, at_once, rtol=1e-4, atol=1e-5)
 
 
 def test_pixels_beyond_the_table_share_its_last_rows(monkeypatch):
