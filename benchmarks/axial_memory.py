@@ -38,7 +38,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--measure", backbone, str(size)]
             command += ["--train"] if options.train else []
             result = subprocess.run(command, capture_output=True, text=True)
-            line = (result.stdout or result.stderr).strip().splitlines()[-1:] or ["no answer"]
+            # Not stripped to the left: numbers stand in columns.
+            line = (result.stdout or result.stderr).rstrip().splitlines()[-1:] or ["no answer"]
             print(f"{backbone:24} {size:6} {line[0]}", flush=True)
 
 

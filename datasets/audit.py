@@ -1,7 +1,6 @@
 """Looks through a folder of pictures and masks, before training does: all problems at once."""
 
 import dataclasses
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from deeplab_tf.datasets.classes import Classes
 from deeplab_tf.datasets.descriptors import FILE_NAME
-from deeplab_tf.datasets.encode import SIZES_FIX, describe_sizes, open_item_picture
+from deeplab_tf.datasets.encode import SIZES_FIX, describe_sizes, look_at_picture
 from deeplab_tf.datasets.findings import Report, listed
 from deeplab_tf.datasets.folder import FolderSet, check_listing, folder_classes, list_folder
 from deeplab_tf.datasets.masks import MaskError, value_counts, wrong_values
@@ -107,13 +106,8 @@ def check_folder(folder: Path, classes, advance: Advance) -> Report:
 
 def _look(item: Item, classes: Classes | None) -> _Looked:
     """Opens a picture and its mask."""
-    result, image, label = _Looked(), None, None
-    assert isinstance(item.picture, Path)
-    try:
-        image = open_item_picture(item)
-        result.digest = hashlib.sha1(item.picture.read_bytes()).digest()
-    except (InputError, OSError) as error:
-        result.problems.append(("picture", str(error)))
+    result, label = _Looked(), None
+    image, result.digest = look_at_picture(item, result.problems)
     try:
         label = item.read_label()
     except MaskError as error:

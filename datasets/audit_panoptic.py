@@ -1,11 +1,10 @@
 """Looks through a folder of pictures and panoptic labels."""
 
 import dataclasses
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deeplab_tf.datasets.encode import SIZES_FIX, describe_sizes, open_item_picture
+from deeplab_tf.datasets.encode import SIZES_FIX, describe_sizes, look_at_picture
 from deeplab_tf.datasets.findings import Report
 from deeplab_tf.datasets.folder import check_listing
 from deeplab_tf.datasets.masks import MaskError
@@ -63,13 +62,8 @@ def check_panoptic(
 
 def _look(folder: PanopticFolder, stem: str) -> _Looked:
     """Opens a picture and its label."""
-    result, item, image = _Looked(), folder.item(stem), None
-    assert isinstance(item.picture, Path)
-    try:
-        image = open_item_picture(item)
-        result.digest = hashlib.sha1(item.picture.read_bytes()).digest()
-    except (InputError, OSError) as error:
-        result.problems.append(("picture", str(error)))
+    result, item = _Looked(), folder.item(stem)
+    image, result.digest = look_at_picture(item, result.problems)
     try:
         label, problems = folder.read(stem)
     except MaskError as error:

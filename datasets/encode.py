@@ -1,6 +1,8 @@
 """A picture and its label -> one record, checked."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -69,6 +71,18 @@ def open_item_picture(item: Item) -> Image.Image:
         return open_image(item.picture)
     except InputError as error:
         raise InputError(str(error).replace("the picture", item.name, 1)) from None
+
+
+def look_at_picture(
+    item: Item, problems: list[tuple[str, str]]
+) -> tuple[Image.Image | None, bytes]:
+    """The picture of a file, None if it is broken, which `problems` then say; and its digest."""
+    assert isinstance(item.picture, Path)
+    try:
+        return open_item_picture(item), hashlib.sha1(item.picture.read_bytes()).digest()
+    except (InputError, OSError) as error:
+        problems.append(("picture", str(error)))
+        return None, b""
 
 
 def _is_plain(image: Image.Image, data: bytes) -> bool:

@@ -22,7 +22,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.freeze_statistics = freeze_statistics
 
     def call(self, inputs, training=None, mask=None):
-        if not training or not self.trainable or self.freeze_statistics:
+        if not self.uses_batch_statistics(training):
             return super().call(inputs, training=False, mask=mask)
         gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         outputs, mean, variance = _normalize(inputs, gamma, beta, self.epsilon)
@@ -31,6 +31,10 @@ class BatchNorm(keras.layers.BatchNormalization):
                 moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum)
             )
         return outputs
+
+    def uses_batch_statistics(self, training) -> bool:
+        """Whether a call normalises by what it sees, not by the moving statistics."""
+        return bool(training) and self.trainable and not self.freeze_statistics
 
     def get_config(self):
         return {**super().get_config(), "freeze_statistics": self.freeze_statistics}
@@ -98,10 +102,6 @@ class SummedBatchNorm(BatchNorm):
             )
             setattr(self, name, weight)
         self.built = True
-
-    def uses_batch_statistics(self, training) -> bool:
-        """Whether a call normalises by what it sees, not by the moving statistics."""
-        return bool(training) and self.trainable and not self.freeze_statistics
 
     def scales_and_shift(self):
         """By the moving statistics: a factor for each term [count, ...], one shift for the sum."""

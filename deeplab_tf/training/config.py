@@ -13,6 +13,7 @@ from typing import Any
 
 from deeplab_tf.datasets.pipeline import Augment
 from deeplab_tf.errors import InputError
+from deeplab_tf.postprocess.merge_settings import MergeSettings
 from deeplab_tf.training.values import check_types, fitted
 
 OPTIMIZERS = ("momentum", "adamw")
@@ -125,11 +126,11 @@ class PanopticConfig:
     small_instance_weight: float = 3.0
     center_loss_weight: float = 200.0
     offset_loss_weight: float = 0.01
-    center_threshold: float = 0.1
-    nms_kernel: int = 13
-    keep_k_centers: int = 200
-    stuff_area_limit: int = 2048
-    rule: str = "tensorflow"
+    center_threshold: float = MergeSettings.center_threshold
+    nms_kernel: int = MergeSettings.nms_kernel
+    keep_k_centers: int = MergeSettings.keep_k_centers
+    stuff_area_limit: int = MergeSettings.stuff_area_limit
+    rule: str = MergeSettings.rule
 
     def __post_init__(self):
         check_types(self)

@@ -12,6 +12,7 @@ from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
 from deeplab_tf.inference.panoptic import merge_settings
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.metrics.panoptic_quality import PanopticQuality
+from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.panoptic_pictures import panoptic_overlay
 from deeplab_tf.pictures import colorize, contact_sheet
 from deeplab_tf.postprocess.panoptic_numpy import merge
@@ -106,8 +107,8 @@ class Validation(StepCallback):
         """Scores of the validation split, and a page of a few of its pictures."""
         if self._config.val_split not in self._descriptor.splits:
             return {}, None
-        tally = (_PanopticTally if is_panoptic(self._network) else _Tally)(self._network)
-        tally.begin(self._descriptor, self._ignore)
+        kind = _PanopticTally if is_panoptic(self._network) else _Tally
+        tally = kind(self._network.info, self._descriptor, self._ignore)
         shown: list[tuple[np.ndarray, ...]] = []
         for images, labels in self._validation_batches(tally.targets):
             self._check(self.step)
@@ -192,11 +193,7 @@ class _Tally:
     # What the pipeline gives to compare with.
     targets = "semantic"
 
-    def __init__(self, model: keras.Model):
-        self._info = model.info
-
-    def begin(self, descriptor: DatasetDescriptor, ignore: int) -> None:
-        """Starts at nothing."""
+    def __init__(self, info: ModelInfo, descriptor: DatasetDescriptor, ignore: int):
         self._descriptor, self._ignore = descriptor, ignore
         self._total = ConfusionMatrix(descriptor.num_classes, ignore)
         self._foreground: list[float] = []
@@ -233,9 +230,9 @@ class _PanopticTally(_Tally):
 
     targets = "instances"
 
-    def begin(self, descriptor, ignore):
-        super().begin(descriptor, ignore)
-        self._settings = merge_settings(self._info)
+    def __init__(self, info, descriptor, ignore):
+        super().__init__(info, descriptor, ignore)
+        self._settings = merge_settings(info)
         self._quality = PanopticQuality(
             descriptor.num_classes,
             descriptor.thing_classes,
@@ -261,5 +258,11 @@ class _PanopticTally(_Tally):
         return {"pq": 0.0, **found, **super().scores()}
 
     def draw(self, image, labels):
-        things, divisor = self._settings.thing_classes, self._settings.label_divisor
-        return panoptic_overlay(image, labels, self._descriptor.colors, things, divisor)
+        return panoptic_overlay(
+            image,
+            labels,
+            self._descriptor.colors,
+            self._settings.thing_classes,
+            self._settings.label_divisor,
+            ignore_label=self._settings.void_label,
+        )

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from deeplab_tf import keys
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
 from deeplab_tf.training.build import build_model, build_optimizer, class_weights
@@ -159,10 +160,15 @@ def test_every_config_builds_its_network_optimizer_and_loss_weights(name):
         tuple((i, i, i) for i in range(count)),
         splits={"train": 100, "val": 10},
         pixel_share=(1 / count,) * count,
+        ignore_label=255,
+        thing_classes=(count - 1,),
+        label_divisor=256,
     )
     model = build_model(config, descriptor, [].append)
     outputs = model.output if isinstance(model.output, dict) else {"": model.output}
-    assert {output.shape[-1] for output in outputs.values()} == {count}
+    of_instances = {keys.CENTER_HEATMAP: 1, keys.OFFSET_MAP: 2}
+    for key, output in outputs.items():
+        assert output.shape[-1] == of_instances.get(key, count), key
     assert model.info.image_size == (config.eval_size or config.image_size)
     build_optimizer(config, model).build(model.trainable_variables)
     class_weights(config, descriptor)

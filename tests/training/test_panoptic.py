@@ -22,6 +22,7 @@ from deeplab_tf.training.config import LossConfig, ModelConfig, PanopticConfig, 
 from deeplab_tf.training.evaluate import evaluate
 from deeplab_tf.training.report import write_report
 from deeplab_tf.training.train import train
+from deeplab_tf.training.validation import _PanopticTally
 
 CLASSES, DISC, DIVISOR, VOID = ("ground", "disc", "bar"), 1, 256, 255
 INFO = ModelInfo(
@@ -264,3 +265,14 @@ def test_a_report_has_the_numbers_the_table_and_a_column(disc_folder, disc_recor
     ranks = [shown.score.pq for shown in scores.worst]
     assert ranks == sorted(ranks) and ranks[0] == min(score.pq for score in scores.pictures)
     assert f"PQ {ranks[0]:.3f}" in page
+
+
+def test_validation_pictures_leave_void_clear(disc_records):
+    descriptor = DatasetDescriptor.load(disc_records)
+    tally = _PanopticTally(INFO, descriptor, VOID)
+    image = np.full((9, 8, 3), 100, np.uint8)
+    label = np.full((9, 8), VOID * DIVISOR, np.int32)
+    label[6:] = DISC * DIVISOR + 1
+    drawn = tally.draw(image, label)
+    assert (drawn[:5] == 100).all()
+    assert (drawn[7:, :, 0] > 100).all() and (drawn[7:, :, 1] < 100).all()
