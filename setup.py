@@ -32,6 +32,9 @@ CORE = [
     "protobuf",
     # Labels, metrics and weights outside the graph.
     "numpy",
+    # Matches masks and segments in the mask transformers' loss. Keras' own tests need no solver;
+    # this one is in C++, exact, and on every platform.
+    "scipy",
     # Reads and writes pictures.
     "pillow",
     # Curves and pages of pictures; it also ships the photo of `deeplab-tf demo`.

@@ -8,6 +8,7 @@ from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json, write_json
 
 FILE_NAME = "dataset.json"
+_PADDING = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,11 @@ class DatasetDescriptor:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def padding_label(self) -> int:
+        """What a label is filled up with: the ignored value, or 255 where every pixel counts."""
+        return _PADDING if self.ignore_label is None else self.ignore_label
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes dataset.json into `folder`, atomically."""

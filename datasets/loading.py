@@ -14,6 +14,7 @@ from deeplab_tf.datasets.descriptors import FILE_NAME, DatasetDescriptor
 from deeplab_tf.datasets.named import is_named, open_source
 from deeplab_tf.datasets.parallel import WORKERS, map_ahead
 from deeplab_tf.datasets.source import Item, Source
+from deeplab_tf.datasets.targets import TOO_MANY_THINGS
 from deeplab_tf.datasets.tfrecord import decode_example, find_shards, list_shards, read_records
 from deeplab_tf.errors import InputError
 from deeplab_tf.pictures import read_image
@@ -111,6 +112,12 @@ def reading(path_or_name: str | os.PathLike, split: str) -> Iterator[None]:
     try:
         yield
     except _READ_ERRORS as error:
+        if TOO_MANY_THINGS in str(error):
+            limit = str(error).partition(TOO_MANY_THINGS)[2].partition(")")[0]
+            raise InputError(
+                f"{path_or_name}: {TOO_MANY_THINGS}{limit}) in {split!r}; set a larger "
+                "masks.max_thing_id."
+            ) from error
         found = find_bad_record(path_or_name, split)
         if found is None:
             raise

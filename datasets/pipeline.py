@@ -2,17 +2,18 @@
 
 import dataclasses
 import os
+from typing import Any
 
 import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.datasets import transforms
 from deeplab_tf.datasets.descriptors import DatasetDescriptor
-from deeplab_tf.datasets.targets import panoptic_targets
+from deeplab_tf.datasets.targets import mask_targets, panoptic_targets
 from deeplab_tf.datasets.tfrecord import decode_example, find_shards
 from deeplab_tf.errors import InputError
 
-IGNORE_LABEL = 255
+TARGETS = ("semantic", "panoptic", "masks", "instances")
 # So many encoded pictures are shuffled at a time, after the order of the shards.
 _SHUFFLE_WINDOW = 8192
 
@@ -66,13 +67,15 @@ def pipeline(
     sigma: float = 8.0,
     small_instance_area: int | None = 4096,
     small_instance_weight: float = 3.0,
+    max_thing_id: int = 128,
 ) -> tf.data.Dataset:
     """Batches for `fit`: (image float32 0..255 [B, h, w, 3], label int32 [B, h, w]).
 
     With panoptic targets: (image, targets, weights), two dicts by the names of the model's
     outputs, made from the labels as they are after scaling and cropping. Targets:
     "semantic_logits" int32 [B, h, w], "center_heatmap" float32 [B, h, w, 1], "offset_map" float32
-    [B, h, w, 2]; weights: float32 [B, h, w] each.
+    [B, h, w, 2]; weights: float32 [B, h, w] each. With mask targets: (image, targets), see
+    `mask_targets`.
 
     With `training` the stream is endless, shuffled anew each epoch, and every batch is full; a
     stream that starts at `first_step` continues exactly as one from the beginning would.
@@ -90,20 +93,21 @@ def pipeline(
         seed: of order and augmentation.
         first_step: batches to leave out at the start of a training stream.
         ignore_label: of padded pixels; None takes the data set's, or 255.
-        targets: "semantic", "panoptic", or "instances" for panoptic labels as they are, int32
-            [B, h, w], in place of classes.
+        targets: "semantic", "panoptic", "masks", or "instances" for panoptic labels as they are,
+            int32 [B, h, w], in place of classes.
         sigma: width of the centres' Gaussians in pixels.
         small_instance_area: instances of fewer pixels weigh more in the semantic loss; None: none
             does.
         small_instance_weight: the weight of their pixels.
+        max_thing_id: of mask targets, the most instances that a picture may have.
 
     Raises:
         InputError: no such split, an incomplete one, fewer pictures than one batch, or panoptic
             targets of records without instances.
     """
     descriptor = DatasetDescriptor.load(folder)
-    if targets not in ("semantic", "panoptic", "instances"):
-        raise InputError(f"targets are semantic, panoptic or instances; got {targets!r}.")
+    if targets not in TARGETS:
+        raise InputError(f"targets are one of {', '.join(TARGETS)}; got {targets!r}.")
     divisor = descriptor.label_divisor
     if targets != "semantic" and divisor is None:
         raise InputError(
@@ -111,9 +115,7 @@ def pipeline(
             "records of a folder with instances/ or of panoptic PNGs: deeplab-tf data build --help"
         )
     shards = [str(path) for path in find_shards(folder, split)]
-    if ignore_label is None:
-        ignore_label = descriptor.ignore_label
-    ignore_label = IGNORE_LABEL if ignore_label is None else ignore_label
+    ignore_label = descriptor.padding_label if ignore_label is None else ignore_label
     image_size = (int(image_size[0]), int(image_size[1]))
 
     # The other label would be carried along for nothing.
@@ -133,17 +135,17 @@ def pipeline(
             example = _fitted(example, image_size, ignore_label, divisor)
         image = tf.ensure_shape(tf.cast(example[keys.IMAGE], tf.float32), (*image_size, 3))
         label = tf.ensure_shape(example[used], image_size)
-        if targets != "panoptic" or divisor is None:
+        if targets not in ("panoptic", "masks") or divisor is None:
             return image, label
-        made, weights = panoptic_targets(
-            label,
+        known: dict[str, Any] = dict(
             label_divisor=divisor,
             thing_classes=descriptor.thing_classes,
-            ignore_label=ignore_label,
-            sigma=sigma,
             small_instance_area=small_instance_area,
             small_instance_weight=small_instance_weight,
         )
+        if targets == "masks":
+            return image, mask_targets(label, max_thing_id=max_thing_id, **known)
+        made, weights = panoptic_targets(label, ignore_label=ignore_label, sigma=sigma, **known)
         return image, *(_shaped(maps, image_size) for maps in (made, weights))
 
     options = dict(num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -166,8 +168,9 @@ def pipeline(
             return image, classes * divisor + label % divisor
         if targets == "semantic":
             return image, _checked(label, descriptor.num_classes, ignored)
-        classes = _checked(label[keys.SEMANTIC_LOGITS], descriptor.num_classes, ignored)
-        return image, {**label, keys.SEMANTIC_LOGITS: classes}, *weights
+        name = keys.SEMANTIC_LABEL if targets == "masks" else keys.SEMANTIC_LOGITS
+        classes = _checked(label[name], descriptor.num_classes, ignored)
+        return image, {**label, name: classes}, *weights
 
     batches = batches.map(check)
     return batches.prefetch(tf.data.AUTOTUNE)

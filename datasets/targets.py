@@ -1,8 +1,9 @@
-"""Panoptic labels to what the heads learn: centre heatmaps, offsets, and the weights of pixels.
+"""Panoptic labels to what the heads learn: centre heatmaps, offsets, masks, and weights of pixels.
 
-Panoptic-DeepLab, https://arxiv.org/abs/1911.10194, Sec. 3.2, as the official input code makes
-them. A panoptic label is int32 [H, W], class * label_divisor + instance; a thing pixel with
-instance 0 belongs to a crowd, and stuff has instance 0.
+Panoptic-DeepLab, https://arxiv.org/abs/1911.10194, Sec. 3.2, and MaX-DeepLab,
+https://arxiv.org/abs/2012.00759, Sec. 3, as the official input code makes them. A panoptic label
+is int32 [H, W], class * label_divisor + instance; a thing pixel with instance 0 belongs to a
+crowd, and stuff has instance 0.
 
 Everything is TensorFlow ops for one picture, to be mapped over a `tf.data.Dataset`; sizes may be
 unknown. Memory is a few arrays of the picture's size, however many instances there are. Time is
@@ -19,6 +20,8 @@ from deeplab_tf import keys
 
 # Gaussians drawn at once: bounds the memory of their indices, 2601 each for sigma 8.
 _GAUSSIANS_AT_ONCE = 64
+# What the error says of a picture that doesn't fit.
+TOO_MANY_THINGS = "a picture has more instances than max_thing_id"
 
 
 class _Segments(NamedTuple):
@@ -72,8 +75,6 @@ def panoptic_targets(
     area, centers = _measure(found)
     size = tf.shape(found.semantic)
     offsets = tf.gather(centers, found.index) - tf.stack(_coordinates(size), -1)
-    small = (area < (small_instance_area or 0)) & (found.values >= 0)
-    weight = tf.where(small, float(small_instance_weight), 1.0)
     heatmap = _draw_gaussians(tf.boolean_mask(centers, found.values >= 0), size, sigma)
     heatmap = tf.ensure_shape(heatmap, found.semantic.shape)
     labelled = tf.not_equal(found.semantic, ignore_label)
@@ -83,11 +84,48 @@ def panoptic_targets(
         keys.OFFSET_MAP: tf.cast(tf.where(found.inside[..., None], offsets, 0), tf.float32),
     }
     weights = {
-        keys.SEMANTIC_LOGITS: tf.gather(weight, found.index),
+        keys.SEMANTIC_LOGITS: _semantic_weight(
+            found, area, small_instance_area, small_instance_weight
+        ),
         keys.CENTER_HEATMAP: tf.cast(labelled & ~found.crowd, tf.float32),
         keys.OFFSET_MAP: tf.cast(found.inside, tf.float32),
     }
     return targets, weights
+
+
+def mask_targets(
+    panoptic_label,
+    *,
+    label_divisor: int,
+    thing_classes: Sequence[int],
+    max_thing_id: int = 128,
+    small_instance_area: int | None = None,
+    small_instance_weight: float = 3.0,
+) -> dict[str, tf.Tensor]:
+    """What the mask transformers learn from one picture.
+
+    Args:
+        panoptic_label, label_divisor, thing_classes, small_instance_area, small_instance_weight:
+            see `panoptic_targets`.
+        max_thing_id: the most instances that a picture may have.
+
+    Returns:
+        semantic_label int32 [H, W], thing_id_mask int32 [H, W] and thing_id_class float32
+        [max_thing_id] (see `thing_id_targets`), and semantic_weight float32 [H, W].
+
+    Raises:
+        InvalidArgumentError: more than `max_thing_id` instances.
+    """
+    found = _find_segments(panoptic_label, label_divisor, thing_classes)
+    things, classes = _numbered_things(found, label_divisor, max_thing_id)
+    weight = _semantic_weight(found, _area(found), small_instance_area, small_instance_weight)
+    shape = found.semantic.shape
+    return {
+        keys.SEMANTIC_LABEL: found.semantic,
+        keys.THING_ID_MASK: tf.ensure_shape(things, shape),
+        keys.THING_ID_CLASS: classes,
+        keys.SEMANTIC_WEIGHT: tf.ensure_shape(weight, shape),
+    }
 
 
 def thing_id_targets(
@@ -103,10 +141,17 @@ def thing_id_targets(
         InvalidArgumentError: more than `max_thing_id` instances.
     """
     found = _find_segments(panoptic_label, label_divisor, thing_classes)
+    return _numbered_things(found, label_divisor, max_thing_id)
+
+
+def _numbered_things(
+    found: _Segments, label_divisor: int, max_thing_id: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """See `thing_id_targets`."""
     instance = found.values >= 0
     classes = tf.boolean_mask(found.values // label_divisor, instance)
     check = tf.debugging.assert_less_equal(
-        tf.size(classes), max_thing_id, "a picture has more instances than max_thing_id"
+        tf.size(classes), max_thing_id, f"{TOO_MANY_THINGS} ({max_thing_id})"
     )
     with tf.control_dependencies([] if check is None else [check]):
         number = tf.where(instance, tf.cumsum(tf.cast(instance, tf.int32)) - 1, -1)
@@ -141,10 +186,22 @@ def _coordinates(size) -> tuple[tf.Tensor, tf.Tensor]:
     return y, x
 
 
+def _area(found: _Segments) -> tf.Tensor:
+    """Pixels of each segment, int32 [N]."""
+    count = tf.size(found.values)
+    return tf.math.bincount(tf.reshape(found.index, [-1]), minlength=count, maxlength=count)
+
+
+def _semantic_weight(found: _Segments, area, small_area: int | None, weight: float) -> tf.Tensor:
+    """More for the pixels of small instances: float32 [H, W]."""
+    small = (area < (small_area or 0)) & (found.values >= 0)
+    return tf.gather(tf.where(small, float(weight), 1.0), found.index)
+
+
 def _measure(found: _Segments) -> tuple[tf.Tensor, tf.Tensor]:
     """Area int32 [N] and centre int32 [N, 2] of each segment."""
     index, count = tf.reshape(found.index, [-1]), tf.size(found.values)
-    area = tf.math.bincount(index, minlength=count, maxlength=count)
+    area = _area(found)
     # In float64, where sums of whole numbers are exact: a mean of float32 drifts over large
     # instances. `tf.round` rounds halves to even.
     sums = [

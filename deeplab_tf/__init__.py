@@ -16,6 +16,8 @@ _PUBLIC = {
     "DeepLabV3Plus": "deeplab_tf.models.deeplab_v3_plus",
     "ImageClassifier": "deeplab_tf.models.classifier",
     "InputError": "deeplab_tf.errors",
+    "KMaXDeepLab": "deeplab_tf.models.kmax_deeplab",
+    "MaXDeepLab": "deeplab_tf.models.max_deeplab",
     "ModelInfo": "deeplab_tf.models.info",
     "PanopticDeepLab": "deeplab_tf.models.panoptic_deeplab",
     "from_preset": "deeplab_tf.models.presets",

@@ -15,7 +15,7 @@ from deeplab_tf.export.lite_file import not_a_lite_file, read_lite_file, read_mo
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.inference.intact import check_intact
 from deeplab_tf.inference.litert import PANOPTIC_MAPS, LiteRTRunner, output_names
-from deeplab_tf.inference.panoptic import HeadScoreMap, merge_settings
+from deeplab_tf.inference.panoptic import HeadScoreMap, center_settings
 
 # That a merge is timed with.
 _INSTANCES = 16
@@ -144,7 +144,7 @@ def merge_latency(path: str | os.PathLike, *, seconds: float = 1.0) -> float | N
     runner = LiteRTRunner(path)
     if runner.info.label_divisor is None:
         return None
-    settings = merge_settings(runner.info)
+    settings = center_settings(runner.info)
     drawn = _drawn_maps(runner.map_shape, settings.thing_classes[0])
 
     def merge() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from deeplab_tf.errors import InputError
 from deeplab_tf.export import calibrate
 from deeplab_tf.export.metadata import add_metadata, class_names
-from deeplab_tf.export.panoptic import is_panoptic, settings_of
+from deeplab_tf.export.panoptic import settings_of
 from deeplab_tf.export.saved_model import write_saved_model
 from deeplab_tf.export.signature import (
     LABELS,
@@ -28,6 +28,7 @@ from deeplab_tf.files import atomic_file, atomic_folder, write_json
 from deeplab_tf.inference.base import prepare
 from deeplab_tf.inference.intact import INFO_FILE
 from deeplab_tf.inference.runner import SAVED_MODEL_FILE
+from deeplab_tf.models.base import instances_by
 from deeplab_tf.models.info import ModelInfo
 
 REPORT_FILE = "report.json"
@@ -173,7 +174,7 @@ def _write_lite_file(
         calibration=request.calibration_pictures if scheme.calibrated else 0,
         check=request.check_pictures,
         # What a panoptic model sees in the padding would pass for segments.
-        prepare_check=_bounded if is_panoptic(model) else None,
+        prepare_check=_bounded if instances_by(model) else None,
         seed=request.seed,
     )
     content = convert(
@@ -188,7 +189,7 @@ def _write_lite_file(
         info,
         class_names(info, logits_shape(model)[-1]),
         name=model.name,
-        segmenter=OUTPUTS[request.labels] != LABELS and not is_panoptic(model),
+        segmenter=OUTPUTS[request.labels] != LABELS and instances_by(model) is None,
     )
     with atomic_file(request.out, suffix=".tflite") as temporary:
         temporary.write_bytes(content)

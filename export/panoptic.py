@@ -1,6 +1,7 @@
 """The merge of a panoptic model inside a TensorFlow graph, as `predict` does it outside.
 
-`deeplab_tf.inference.panoptic.HeadScoreMap` is the same in NumPy, and says why.
+`deeplab_tf.inference.panoptic.HeadScoreMap` is the same in NumPy, and says why; of masks it is
+`deeplab_tf.inference.masks`.
 """
 
 import dataclasses
@@ -10,9 +11,13 @@ import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
-from deeplab_tf.inference.panoptic import merge_settings
+from deeplab_tf.inference.panoptic import center_settings, mask_settings
+from deeplab_tf.models.base import instances_by
 from deeplab_tf.models.info import ModelInfo
-from deeplab_tf.postprocess.panoptic import OPS, MergeSettings, merge
+from deeplab_tf.postprocess.mask_settings import MaskSettings
+from deeplab_tf.postprocess.masks import merge_masks
+from deeplab_tf.postprocess.merge_settings import MergeSettings
+from deeplab_tf.postprocess.panoptic import OPS, merge
 from deeplab_tf.postprocess.panoptic_rules import find_centers
 
 # Of each segment; what a picture has fewer of than another in its batch is filled up: ids and
@@ -33,22 +38,17 @@ SEGMENT_SPECS = {
 }
 
 
-def is_panoptic(model: keras.Model) -> bool:
-    """Whether a model gives all that a merge needs."""
-    wanted = {keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP}
-    return isinstance(model.output, dict) and wanted <= {*model.output}
-
-
-def settings_of(model: keras.Model, info: ModelInfo) -> MergeSettings | None:
-    """How a model's maps are merged; None of a semantic model.
+def settings_of(model: keras.Model, info: ModelInfo) -> MergeSettings | MaskSettings | None:
+    """How a model's answers are merged; None of a model that tells no instances apart.
 
     Raises:
-        InputError: it is panoptic, and its record doesn't say how.
+        InputError: it does, and its record doesn't say how.
     """
-    if not is_panoptic(model):
+    kind = instances_by(model)
+    if kind is None:
         return None
     try:
-        return merge_settings(info)
+        return mask_settings(info) if kind == "masks" else center_settings(info)
     except InputError as error:
         raise InputError(f"{model.name} can't be exported: {error}") from None
 
@@ -115,6 +115,48 @@ def merged(maps: dict, size: tf.Tensor, settings: MergeSettings) -> dict:
     }
 
 
+def merged_masks(
+    model: keras.Model,
+    image: tf.Tensor,
+    filled: tf.Tensor,
+    size: tf.Tensor,
+    settings: MaskSettings,
+) -> dict:
+    """What a mask transformer says of pictures, at their size.
+
+    Args:
+        model: a mask transformer.
+        image: float32 pixels 0..255 at the model's size [B, h, w, 3].
+        filled: (height, width) of the part at the upper left that is picture, int32 [2].
+        size: (height, width) of the pictures, int32 [2].
+        settings: of the merge.
+
+    Returns:
+        panoptic_label int32 [B, H, W], instance_score float32 [B, H, W], semantic_label int32
+        [B, H, W].
+    """
+    outputs = model(image, training=False)
+    logits = tf.cast(outputs[keys.MASK_LOGITS], tf.float32)
+    whole, cells = (tf.cast(tf.shape(x)[1:3], tf.float64) for x in (image, logits))
+    # Corner on corner: cells lie so many pixels of the input apart.
+    stride = tf.maximum((whole - 1.0) / tf.maximum(cells - 1.0, 1.0), 1e-6)
+    inside, wanted = tf.cast(filled, tf.float64), tf.cast(size, tf.float64)
+    sides = tf.minimum(cells, tf.math.ceil((inside - 1.0) / stride) + 1.0)
+    reach = tf.round(wanted * (stride * (sides - 1.0) + 1.0) / inside)
+    reach = tf.cast(tf.maximum(reach, wanted), tf.int32)
+    sides = tf.cast(sides, tf.int32)
+    area = tf.cast(tf.reduce_prod(wanted) / tf.reduce_prod(inside), tf.float32)
+    found = merge_masks(
+        logits[:, : sides[0], : sides[1]],
+        tf.cast(outputs[keys.MASK_CLASS_LOGITS], tf.float32),
+        settings,
+        (reach[0], reach[1]),
+        area_scale=area,
+    )
+    wanted_keys = (keys.PANOPTIC_LABEL, keys.INSTANCE_SCORE, keys.SEMANTIC_LABEL)
+    return {key: found[key][:, : size[0], : size[1]] for key in wanted_keys}
+
+
 def _resize(values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """[B, h, w, C] -> [B, H, W, C], bilinear, half-pixel centres; smoothed where it shrinks."""
     shrinks = tf.reduce_any(size < tf.shape(values)[1:3])
@@ -153,7 +195,7 @@ def _without_small_stuff(labels, num_classes: int, scale, settings: MergeSetting
 
 
 def listed_segments(
-    panoptic_label: tf.Tensor, instance_score: tf.Tensor, settings: MergeSettings
+    panoptic_label: tf.Tensor, instance_score: tf.Tensor, settings: MergeSettings | MaskSettings
 ) -> dict[str, tf.Tensor]:
     """The segments of panoptic maps int32 [B, H, W], by id, S the most that a picture has.
 
@@ -177,7 +219,9 @@ def padded_segments(ragged: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
     return {name: x.to_tensor(_PADDING.get(name, 0)) for name, x in ragged.items()}
 
 
-def picture_segments(labels: tf.Tensor, scores: tf.Tensor, settings: MergeSettings) -> dict:
+def picture_segments(
+    labels: tf.Tensor, scores: tf.Tensor, settings: MergeSettings | MaskSettings
+) -> dict:
     """`listed_segments` of one picture [H, W], without padding: [S, ...]."""
     width = tf.shape(labels)[1]
     values, index, areas = tf.unique_with_counts(tf.reshape(labels, [-1]))

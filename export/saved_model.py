@@ -8,8 +8,8 @@ is picture i's, and the rest is 255. For a single picture nothing has to be cut.
 
 Of a panoptic model, whose merge is inside too, `serving_default` gives `panoptic_label` int32
 [B, H, W], `instance_score` float32 [B, H, W], the list of segments (see `listed_segments`) and
-probabilities or labels as above; `encoded` gives `panoptic_label`, `sizes` and the segments, and
-what is outside a picture is void.
+probabilities or labels as above (of a mask transformer always labels); `encoded` gives
+`panoptic_label`, `sizes` and the segments, and what is outside a picture is void.
 """
 
 import os
@@ -38,6 +38,7 @@ from deeplab_tf.inference.merged import MergedScoreMap, merged_scores
 from deeplab_tf.inference.runner import cannot_open, saved_info
 from deeplab_tf.layers.atrous import without_gradients
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.postprocess.mask_settings import MaskSettings
 from deeplab_tf.postprocess.merge_settings import MergeSettings
 
 ENCODED = "encoded"
@@ -107,20 +108,25 @@ def _semantic_signatures(
 
 
 def _panoptic_signatures(
-    model: keras.Model, info: ModelInfo, labels: str, settings: MergeSettings
+    model: keras.Model, info: ModelInfo, labels: str, settings: MergeSettings | MaskSettings
 ) -> tuple[Callable, Callable]:
     bring = _bringer(model, info)
 
     def predict(image):
         image = tf.cast(image, tf.float32)
         small, filled = bring(image)
+        size = tf.shape(image)[1:3]
+        if isinstance(settings, MaskSettings):
+            return panoptic.merged_masks(model, small, filled, size, settings)
         maps = panoptic.panoptic_maps(model, small)
         maps = {name: _over_picture(x, filled, tf.shape(small)[1:3]) for name, x in maps.items()}
-        return panoptic.merged(maps, tf.shape(image)[1:3], settings)
+        return panoptic.merged(maps, size, settings)
 
     def serving_default(image):
         found = predict(image)
-        if OUTPUTS[labels] == LABELS:
+        if keys.SEMANTIC_LABEL in found:
+            found[LABELS] = tf.cast(found.pop(keys.SEMANTIC_LABEL), tf.uint8)
+        elif OUTPUTS[labels] == LABELS:
             found[LABELS] = label_map(found.pop(PROBABILITIES))
         maps = found[keys.PANOPTIC_LABEL], found[keys.INSTANCE_SCORE]
         return found | panoptic.listed_segments(*maps, settings)

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
-from deeplab_tf.export.panoptic import is_panoptic, panoptic_maps
+from deeplab_tf.export.panoptic import panoptic_maps
+from deeplab_tf.models.base import instances_by
 
 PROBABILITIES = "probabilities"
 LABELS = "labels"
@@ -114,7 +115,7 @@ def fixed_function(
 
     def pixels_to_classes(image):
         image = tf.cast(image, tf.float32)
-        if is_panoptic(model):
+        if instances_by(model):
             return panoptic_maps(model, image, small=True)
         if OUTPUTS[labels] == LABELS:
             return {LABELS: label_map(semantic_logits(model, image))}

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
-from deeplab_tf.export.panoptic import is_panoptic
 from deeplab_tf.export.quiet import quiet
 from deeplab_tf.export.signature import LABELS, OUTPUTS, check_exportable, fixed_function
 from deeplab_tf.layers.atrous import without_gradients
 from deeplab_tf.layers.axial_attention import all_lines_at_once
+from deeplab_tf.models.base import instances_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,12 @@ def convert(
     scheme = find_scheme(quantize)
     if labels not in OUTPUTS:
         raise InputError(f"labels is one of {', '.join(OUTPUTS)}; got {labels!r}.")
-    if is_panoptic(model) and OUTPUTS[labels] == LABELS:
+    if instances_by(model) == "masks":
+        raise InputError(
+            f"{model.name} is a mask transformer, whose masks are put together by operators that "
+            "TFLite doesn't have; export a SavedModel (--to saved_model)."
+        )
+    if instances_by(model) and OUTPUTS[labels] == LABELS:
         raise InputError(
             "a panoptic .tflite file gives probabilities, centres and offsets, which are merged "
             f"outside; leave labels={labels!r} out, or export a SavedModel."
@@ -129,7 +134,7 @@ def convert(
                 archive.add_endpoint("serving_default", function, input_signature=[spec])
                 archive.write_out(folder, verbose=False)
                 converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-                bytes_out = OUTPUTS[labels] != LABELS and not is_panoptic(model)
+                bytes_out = OUTPUTS[labels] != LABELS and instances_by(model) is None
                 _configure(converter, scheme, bytes_out, calibration, pixels)
                 return converter.convert()
         except InputError:

@@ -22,12 +22,14 @@ from deeplab_tf.export.saved_model import ServedModel
 from deeplab_tf.export.signature import LABELS, logits_shape
 from deeplab_tf.inference.base import PixelScores
 from deeplab_tf.inference.litert import LiteRTRunner
+from deeplab_tf.inference.masks import MaskScoreMap
 from deeplab_tf.inference.panoptic import PanopticScoreMap, merge_settings
 from deeplab_tf.inference.runner import KerasRunner
 from deeplab_tf.metrics.mean_iou import ConfusionMatrix
 from deeplab_tf.metrics.panoptic_quality import PanopticQuality
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.pictures import read_image
+from deeplab_tf.postprocess.mask_settings import MaskSettings
 from deeplab_tf.postprocess.merge_settings import MergeSettings
 
 # A picture, uint8 [H, W, 3] or the content of a file -> probabilities [H, W, classes] or labels
@@ -130,7 +132,7 @@ def compare_panoptic(
     candidate: RunPanoptic,
     pictures: Iterable[Any],
     num_classes: int,
-    settings: MergeSettings,
+    settings: MergeSettings | MaskSettings,
 ) -> tuple[Agreement, SegmentAgreement]:
     """The same for panoptic answers: their classes, and their segments."""
     classes = _Comparison(num_classes)
@@ -140,7 +142,10 @@ def compare_panoptic(
     for picture in pictures:
         wanted, given = reference(picture), candidate(picture)
         assert isinstance(wanted, PanopticScoreMap) and isinstance(given, PanopticScoreMap)
-        classes.add(wanted.probabilities(), given.probabilities())
+        if isinstance(wanted, MaskScoreMap):  # which has labels of its own, not the likeliest class
+            classes.add(wanted.labels(), given.labels())
+        else:
+            classes.add(wanted.probabilities(), given.probabilities())
         quality.update(wanted.panoptic_label, given.panoptic_label)
     counts = (quality.tp, quality.fn, quality.fp)
     segments = SegmentAgreement(

@@ -47,6 +47,7 @@ TENSORFLOW = (
     "deeplab_tf/layers/atrous.py",
     "deeplab_tf/layers/resize.py",
     "deeplab_tf/layers/normalization.py",
+    "deeplab_tf/losses/matching.py",
 )
 # Modules that must stay light: `predict FILE.tflite` and `--help` answer without TensorFlow.
 LIGHT = (

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from deeplab_tf.backbones import axial_resnet, classifier, resnet, xception
+from deeplab_tf.backbones import axial_resnet, classifier, convnext, resnet, xception
 from deeplab_tf.backbones.classifier import Classifier
 from deeplab_tf.backbones.hnasnet import nas_hnasnet
 from deeplab_tf.backbones.mobilenet_v2 import mobilenet_v2, mobilenet_v2_torch
@@ -63,9 +63,15 @@ def _xception(variant: xception.Variant) -> Backbone:
     return Backbone(build, variant.scope, classifier.XCEPTION)
 
 
-def _axial_resnet(variant: axial_resnet.Variant) -> Backbone:
-    build = functools.partial(axial_resnet.axial_resnet, variant)
+def _axial_resnet(variant: axial_resnet.Variant, **options) -> Backbone:
+    build = functools.partial(axial_resnet.axial_resnet, variant, **options)
     return Backbone(build, axial_resnet.SCOPE, classifier.RESNET)
+
+
+def _convnext(variant: convnext.Variant) -> Backbone:
+    build = functools.partial(convnext.convnext, variant)
+    strides = (convnext.OUTPUT_STRIDE,)
+    return Backbone(build, convnext.SCOPE, classifier.CONVNEXT, output_strides=strides)
 
 
 BACKBONES = {
@@ -130,6 +136,11 @@ BACKBONES = {
     "axial_swidernet": _axial_resnet(axial_resnet.AXIAL_SWIDERNET),
     "max_deeplab_s_backbone": _axial_resnet(axial_resnet.MAX_DEEPLAB_S),
     "max_deeplab_l_backbone": _axial_resnet(axial_resnet.MAX_DEEPLAB_L),
+    "axial_resnet50": _axial_resnet(axial_resnet.MAX_DEEPLAB_S, activation="gelu"),
+    "convnext_tiny": _convnext(convnext.TINY),
+    "convnext_small": _convnext(convnext.SMALL),
+    "convnext_base": _convnext(convnext.BASE),
+    "convnext_large": _convnext(convnext.LARGE),
     "mobilenet_v3_large_deeplab2": Backbone(
         mobilenet_v3_large_deeplab2, "MobilenetV3", classifier.MOBILENET_V3_LARGE
     ),

@@ -10,55 +10,22 @@ what isn't activated, activate it, and return a sum that isn't.
 """
 
 import dataclasses
-import functools
-import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from keras import layers
-
-from deeplab_tf.backbones.stride_tracker import StrideTracker
+from deeplab_tf.backbones.residual_blocks import (
+    Network,
+    Variant,
+    residual_blocks,
+    residual_conv,
+)
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.axial_attention import axial_attention_2d
-from deeplab_tf.layers.conv import PANOPTIC_BN, BatchNormSettings, activate, conv_bn_act
-from deeplab_tf.layers.drop_path import check_keep_prob, drop_path
-from deeplab_tf.layers.squeeze_excite import simplified_squeeze_excite
-from deeplab_tf.layers.switchable_atrous import switchable_conv_bn_act
+from deeplab_tf.layers.conv import PANOPTIC_BN, activate
+from deeplab_tf.layers.dual_path_transformer import Transformer
 
 SCOPE = "encoder"
-# Channels of a block's 3x3 convolution at a stage's input stride of 1: the last, at 16, has 512.
-_WIDTH = 32
-# The stages whose keep probability falls linearly.
-_DROPPED_STAGES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One network of the family.
-
-    Attributes:
-        stem: one 7x7 convolution, three of 3x3 ("inception", the beta form), or one of 3x3 before
-            a stage more (Wide-ResNet).
-        blocks: of stages 2 to 5.
-        wide: basic blocks of two 3x3 convolutions at four times the width, and in the last stage
-            wider bottlenecks (SWideRNet, Fig. 3); else bottlenecks.
-        axial_beyond_stride: blocks whose input has this stride or more attend along the axes
-            instead of convolving; 0 for none. Strides count as if nothing were dilated.
-        width: factor of all stages.
-        attention_bottleneck, key_expansion, value_expansion: channels before attention, of its keys
-            and of its values, as multiples of a block's width.
-        drop_path_beyond_stride: whose blocks may be left out in training.
-    """
-
-    stem: Literal["7x7", "inception", "3x3"]
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    wide: bool = False
-    axial_beyond_stride: int = 0
-    width: float = 1.0
-    attention_bottleneck: int = 2
-    key_expansion: int = 1
-    value_expansion: int = 2
-    drop_path_beyond_stride: int = 16
-
+# Channels of a block's 3x3 convolution for each pixel of a stage's stride: the last, 32, has 512.
+_WIDTH = 16
 
 RESNET_50 = Variant("7x7")
 RESNET_50_BETA = Variant("inception")
@@ -79,34 +46,6 @@ MAX_DEEPLAB_S = dataclasses.replace(RESNET_50_BETA, axial_beyond_stride=16)
 MAX_DEEPLAB_L = AXIAL_SWIDERNET
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where a block is, and so what it is made of.
-
-    Attributes:
-        stride: of its input in the network without atrous convolution.
-        last_stage: whether that stage ends at stride 32.
-        width: channels of its 3x3 convolution.
-        strides, dilation_rate: of its first spatial operation.
-        second_rate: of the second 3x3 in a basic block.
-        switchable: whether 3x3 convolutions have a switch.
-        squeeze_excite: whether channels are gated.
-        keep_prob: of the block, in training.
-        batch_norm: of all its convolutions.
-    """
-
-    stride: int
-    last_stage: bool
-    width: int
-    strides: int
-    dilation_rate: int
-    second_rate: int
-    switchable: bool
-    squeeze_excite: bool
-    keep_prob: float
-    batch_norm: BatchNormSettings
-
-
 def axial_resnet(
     variant: Variant,
     x,
@@ -120,6 +59,7 @@ def axial_resnet(
     drop_path_keep_prob: float = 1.0,
     drop_path_schedule: str = "linear",
     batch_norm_epsilon: float = PANOPTIC_BN.epsilon,
+    activation: str = "relu",
 ) -> dict:
     """[B, H, W, 3] in [-1, 1] -> endpoints: "stage1" to "stage5", and activated "res1" to "res5".
 
@@ -136,130 +76,108 @@ def axial_resnet(
         drop_path_keep_prob: of the last stage, in training.
         drop_path_schedule: "linear" from 1 at the stem, or "constant".
         batch_norm_epsilon: of every batch norm.
+        activation: of every block; kMaX-DeepLab has "gelu" on its axial backbone.
 
     Raises:
         InputError: an unknown schedule, no probability, or a stage without blocks.
     """
-    check_keep_prob(drop_path_keep_prob)  # no block may have it itself
-    if drop_path_schedule not in ("linear", "constant"):
-        raise InputError(f"drop_path_schedule is linear or constant; got {drop_path_schedule!r}.")
-    width = variant.width if backbone_width_multiplier is None else backbone_width_multiplier
-    batch_norm = dataclasses.replace(PANOPTIC_BN, epsilon=batch_norm_epsilon)
-    tracker = StrideTracker(output_stride)
-    x = _stem(x, variant, batch_norm, stem_width_multiplier, tracker.next(2)[0])
-    activated = activate(x, "relu", name=f"{SCOPE}.stem.relu")
+    network = Network(
+        variant,
+        output_stride,
+        activation=activation,
+        batch_norm=dataclasses.replace(PANOPTIC_BN, epsilon=batch_norm_epsilon),
+        use_sac_beyond_stride=use_sac_beyond_stride,
+        use_squeeze_and_excite=use_squeeze_and_excite,
+        drop_path_keep_prob=drop_path_keep_prob,
+        drop_path_schedule=drop_path_schedule,
+    )
+    endpoints, _ = encoder(
+        x,
+        network,
+        stem_width_multiplier=stem_width_multiplier,
+        width_multiplier=backbone_width_multiplier,
+        layer_multiplier=backbone_layer_multiplier,
+    )
+    return endpoints
+
+
+def encoder(
+    x,
+    network: Network,
+    *,
+    stem_width_multiplier: float = 1.0,
+    width_multiplier: float | None = None,
+    layer_multiplier: float = 1.0,
+    memory=None,
+    transformers: Mapping[int, Transformer | None] | None = None,
+) -> tuple[dict, Any]:
+    """Stem and stages: (endpoints, memory), for arguments see `axial_resnet`.
+
+    Args:
+        memory: of the transformers, [B, L, D].
+        transformers: by the number of the stage whose blocks they follow, None for none.
+    """
+    variant = network.variant
+    width = variant.width if width_multiplier is None else width_multiplier
+    x = _stem(x, network, stem_width_multiplier)
+    activated = activate(x, network.activation, name=f"{SCOPE}.stem.{network.activation}")
     endpoints = {"stage1": x, "res1": activated}
-    counts = [int(count * backbone_layer_multiplier) for count in variant.blocks]
+    counts = [int(count * layer_multiplier) for count in variant.blocks]
     if min(counts) < 1:
         raise InputError(
-            f"backbone_layer_multiplier={backbone_layer_multiplier} leaves a stage without blocks: "
+            f"backbone_layer_multiplier={layer_multiplier} leaves a stage without blocks: "
             f"it multiplies {list(variant.blocks)}."
         )
     # (number, blocks, stride of its input, its own stride, width)
     stages = [
-        (number, counts[number - 2], 2 ** (number - 1), 2, 2 ** (number - 1) * _WIDTH * width)
+        (number, counts[number - 2], 2 ** (number - 1), 2, stage_width(2**number, width))
         for number in range(2, 6)
     ]
     if variant.wide:
-        stages.insert(0, (1, 3, 2, 1, _WIDTH * stem_width_multiplier))
-    for number, count, before, own, channels in stages:
-        stride = before
-        for index in range(count):
-            strides, rate = tracker.next(own if index == 0 else 1)
-            keep = 1.0
-            if stride >= variant.drop_path_beyond_stride:
-                level = round(math.log2(stride) - 1) / _DROPPED_STAGES
-                share = level if drop_path_schedule == "linear" else 1.0
-                keep = 1.0 - (1.0 - drop_path_keep_prob) * share
-            place = _Place(
-                stride=stride,
-                last_stage=before * own >= 32,
-                width=round(channels),
-                strides=strides,
-                dilation_rate=rate,
-                second_rate=tracker.next(1)[1],
-                switchable=before * own >= use_sac_beyond_stride > 0,
-                squeeze_excite=use_squeeze_and_excite,
-                keep_prob=keep,
-                batch_norm=batch_norm,
-            )
-            name = f"{SCOPE}.stage{number}.block{index + 1}"
-            x = _block(activated, variant, place, name=name)
-            activated = activate(x, "relu", name=f"{name}.relu")
-            stride = before * own
+        stages.insert(0, (1, 3, 2, 1, stage_width(2, stem_width_multiplier)))
+    for number, count, stride, own_stride, channels in stages:
+        name = f"{SCOPE}.stage{number}"
+        x, memory = residual_blocks(
+            activated,
+            memory,
+            network,
+            count=count,
+            stride=stride,
+            own_stride=own_stride,
+            width=channels,
+            transformer=(transformers or {}).get(number),
+            name=name,
+        )
+        activated = activate(x, network.activation, name=f"{name}.{network.activation}")
         endpoints |= {f"stage{number}": x, f"res{number}": activated}
-    return endpoints
+    return endpoints, memory
 
 
-def _stem(x, variant: Variant, batch_norm: BatchNormSettings, multiplier: float, strides: int):
+def stage_width(stride: int, multiplier: float) -> int:
+    """Channels of a block's 3x3 convolution in a stage that ends at that stride."""
+    return round(stride * _WIDTH * multiplier)
+
+
+def _stem(x, network: Network, multiplier: float):
     """Half the size, not activated."""
     name = f"{SCOPE}.stem"
-    if variant.stem == "inception":
-        for number, width, activation in ((1, 64, "relu"), (2, 64, "relu"), (3, 128, None)):
-            x = _conv(
+    shared: dict[str, Any] = dict(batch_norm=network.batch_norm)
+    if network.variant.stem == "inception":
+        for number, width, activation in (
+            (1, 64, network.activation),
+            (2, 64, network.activation),
+            (3, 128, None),
+        ):
+            x = residual_conv(
                 x,
                 int(width * multiplier),
                 3,
-                strides=strides if number == 1 else 1,
+                strides=2 if number == 1 else 1,
                 activation=activation,
-                batch_norm=batch_norm,
+                **shared,
                 name=f"{name}.conv{number}_bn" + ("_act" if activation else ""),
             )
         return x
-    kernel = 7 if variant.stem == "7x7" else 3
-    options: dict[str, Any] = dict(strides=strides, activation=None, batch_norm=batch_norm)
-    return _conv(x, round(64 * multiplier), kernel, **options, name=name)
-
-
-def _conv(x, filters: int, kernel_size: int, *, switchable: bool = False, **options):
-    """A convolution of this family; those 3x3 that are switchable have two rates."""
-    if switchable:
-        return switchable_conv_bn_act(x, filters, kernel_size, **options)
-    return conv_bn_act(
-        x, filters, kernel_size, padding="explicit", initializer="he_normal", **options
-    )
-
-
-def _block(activated, variant: Variant, place: _Place, *, name: str):
-    """Activated [B, H, W, C] -> the sum with its shortcut, not activated: [B, h, w, D]."""
-    axial = place.stride >= variant.axial_beyond_stride > 0
-    filters = place.width * 4
-    conv = functools.partial(_conv, batch_norm=place.batch_norm)
-    spatial: dict[str, Any] = dict(strides=place.strides, dilation_rate=place.dilation_rate)
-    switchable: dict[str, Any] = dict(switchable=place.switchable)
-    # The branch begins at zero, and the network as the chain of its shortcuts.
-    last: dict[str, Any] = dict(activation=None, gamma_initializer="zeros")
-    if variant.wide and not axial and not place.last_stage:
-        x = conv(activated, filters, 3, **spatial, **switchable, name=f"{name}.conv1_bn_act")
-        rate = place.second_rate
-        x = conv(x, filters, 3, dilation_rate=rate, **switchable, **last, name=f"{name}.conv2_bn")
-    elif axial:
-        inner = place.width * variant.attention_bottleneck
-        x = conv(activated, inner, 1, name=f"{name}.conv1_bn_act")
-        x = axial_attention_2d(
-            x,
-            filters=place.width,
-            key_expansion=variant.key_expansion,
-            value_expansion=variant.value_expansion,
-            strides=place.strides,
-            batch_norm=place.batch_norm,
-            name=f"{name}.attention",
-        )
-        x = activate(x, "relu", name=f"{name}.attention.relu")
-        x = conv(x, filters, 1, **last, name=f"{name}.conv3_bn")
-    else:
-        x = conv(activated, place.width, 1, name=f"{name}.conv1_bn_act")
-        middle = place.width * (2 if variant.wide else 1)
-        x = conv(x, middle, 3, **spatial, **switchable, name=f"{name}.conv2_bn_act")
-        x = conv(x, filters, 1, **last, name=f"{name}.conv3_bn")
-    if place.squeeze_excite:
-        x = simplified_squeeze_excite(x, name=f"{name}.squeeze_and_excite")
-    x = drop_path(x, place.keep_prob, name=f"{name}.drop_path")
-    shortcut = activated
-    if activated.shape[-1] != filters:
-        shortcut = conv(
-            activated, filters, 1, strides=place.strides, activation=None, name=f"{name}.shortcut"
-        )
-    elif place.strides > 1:
-        shortcut = layers.MaxPooling2D(1, place.strides, name=f"{name}.shortcut")(activated)
-    return layers.Add(name=f"{name}.add")([shortcut, x])
+    kernel_size = 7 if network.variant.stem == "7x7" else 3
+    width = round(64 * multiplier)
+    return residual_conv(x, width, kernel_size, strides=2, activation=None, **shared, name=name)

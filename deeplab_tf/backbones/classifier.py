@@ -37,7 +37,9 @@ class Classifier:
         keep_prob: of dropout before it.
         use_bias: whether it has one.
         initializer: makes that of its kernel.
+        endpoint: the map of the backbone that it begins with.
         before_pooling, after_pooling: wide convolutions around the mean over all positions.
+        norm: name of the layer normalisation behind the mean, if there is one.
         options: of the backbone, which a segmentation model leaves out.
         option_layers: regular expression of the layers that come with these options.
     """
@@ -46,8 +48,10 @@ class Classifier:
     keep_prob: float = 1.0
     use_bias: bool = True
     initializer: Callable[[], Any] = initializers.HeNormal
+    endpoint: str = "res5"
     before_pooling: Wide | None = None
     after_pooling: Wide | None = None
+    norm: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     option_layers: str = ""
 
@@ -55,7 +59,7 @@ class Classifier:
         """Regular expression of the names of all its layers that have variables."""
         wide = [part.name for part in (self.before_pooling, self.after_pooling) if part]
         names = [re.escape(name) for name in (self.logits, *wide)]
-        names += [self.option_layers] if self.option_layers else []
+        names += [name for name in (self.norm, self.option_layers) if name]
         return rf"{re.escape(scope)}\.({'|'.join(names)})(\.BatchNorm)?"
 
 
@@ -75,6 +79,11 @@ MOBILENET_V3_LARGE = _MOBILE(after_pooling=Wide("Conv_2", 1280, "hard_swish"))
 MOBILENET_V3_SMALL = _MOBILE(after_pooling=Wide("Conv_2", 1024, "hard_swish"))
 # Its wide convolution is the backbone's last one.
 MOBILENET_EDGETPU = _MOBILE()
+CONVNEXT = Classifier(
+    initializer=functools.partial(initializers.TruncatedNormal, stddev=0.02),
+    endpoint="stage5",
+    norm="norm",
+)
 NAS = Classifier(
     use_bias=False,
     initializer=functools.partial(

@@ -11,6 +11,7 @@ from PIL import Image
 from deeplab_tf import keys, pictures
 from deeplab_tf.checkpoints import FROZEN_GRAPH, TFLITE, frozen_graph, tflite
 from deeplab_tf.errors import InputError
+from deeplab_tf.layers.resize import resize_bilinear
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.classifier import ImageClassifier
 
@@ -164,6 +165,8 @@ def _logits(model: SegmentationModel, image: np.ndarray, size: tuple[int, int]) 
     outputs = model(pad(image, size), training=False)
     if isinstance(outputs, dict):
         outputs = outputs[keys.SEMANTIC_LOGITS]
+    if tuple(outputs.shape[1:3]) != size:  # of a model that leaves them at a stride
+        outputs = resize_bilinear(outputs, size)
     return np.asarray(keras.ops.convert_to_numpy(outputs))
 
 

@@ -10,6 +10,9 @@ from deeplab_tf.errors import InputError
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.models.classifier import ImageClassifier
 
+# What MaX-DeepLab's encoder gets behind ImageNet: transformers, their memory, stages for masks.
+_LATER = re.compile(r"_transformer\.|\.memory_feature/|_extra[._]|_extra/")
+
 
 def classifier_variables(paths: Iterable[str], model: keras.Model) -> set[str]:
     """Those of a classifier that the model doesn't have; none if the file isn't a classifier's.
@@ -62,10 +65,11 @@ def beside_the_backbone(model: keras.Model) -> list[str]:
     """Paths of a model's variables that aren't its backbone's."""
     record = _record(model)
     scope = f"{record.scope}." if record else ""
-    return [weight.path for weight in model.weights if not weight.path.startswith(scope)]
+    paths = [weight.path for weight in model.weights]
+    return [path for path in paths if not path.startswith(scope) or _LATER.search(path)]
 
 
 def _record(model: keras.Model) -> Backbone | None:
     if not isinstance(model, SegmentationModel):
         return None
-    return BACKBONES.get(model.get_config().get("backbone", ""))
+    return BACKBONES.get(model.backbone_name)

@@ -9,6 +9,12 @@ the batch norm behind takes over; its epsilon is 1.001e-5, and the means of pixe
 a level. The other ResNets have a stage's stride elsewhere: kernels of the same shapes, another
 function.
 
+The ConvNeXts have zeros around the picture and behind odd maps here, which for sides that are
+multiples of 32 makes them the network there on the picture with a grey border: one row and column
+of 127.5 before it and two behind. They see it through patches one pixel further up and left. What
+is subtracted from pixels and divides them there is in the kernel and the bias of the first
+convolution here.
+
 VGG-16's fully connected layers become the convolutions fc6 and fc7 of DeepLabv1 and v2. Where these
 are smaller, rows, columns and filters are taken at equal distances, as in v1, Sec. 3.1.
 """
@@ -18,7 +24,7 @@ import re
 import keras
 import numpy as np
 
-from deeplab_tf.backbones import BACKBONES
+from deeplab_tf.backbones import BACKBONES, convnext
 from deeplab_tf.errors import InputError
 
 _NETWORKS = {
@@ -28,6 +34,10 @@ _NETWORKS = {
     "resnet_50_caffe": "ResNet50",
     "resnet_101_caffe": "ResNet101",
     "vgg_16": "VGG16",
+    "convnext_tiny": "ConvNeXtTiny",
+    "convnext_small": "ConvNeXtSmall",
+    "convnext_base": "ConvNeXtBase",
+    "convnext_large": "ConvNeXtLarge",
 }
 _STRIDES = (
     "its strides are in other layers there, so the same kernels are another function; take {}"
@@ -68,7 +78,22 @@ _VGG_RULES = (
     (r"^fc2$", "fc7"),
     (r"^predictions$", "logits"),
 )
-_RULES = {"MobilenetV2": _MOBILE_RULES, "MobilenetV3": _MOBILE_RULES, "vgg_16": _VGG_RULES}
+_CONVNEXT_RULES = (
+    (r"^convnext_[a-z]+_", ""),
+    (r"^stem_", "downsample_layers.0."),
+    *((rf"^downsampling_(\w+)_{n}$", rf"downsample_layers.{n + 1}.\1") for n in (0, 1, 2)),
+    (r"^stage_(\d)_block_(\d+)_", r"stages.\1.\2."),
+    (r"pointwise_conv_", "pointwise_conv"),
+    (r"^head_dense$", "logits"),
+    (r"^head_", ""),
+    (r"layernorm$", "norm"),
+)
+_RULES = {
+    "MobilenetV2": _MOBILE_RULES,
+    "MobilenetV3": _MOBILE_RULES,
+    "vgg_16": _VGG_RULES,
+    convnext.SCOPE: _CONVNEXT_RULES,
+}
 # Height and width of VGG-16's map on the picture of 224x224 that its fc6 was trained on.
 _VGG_MAP = 7
 
@@ -103,20 +128,40 @@ def read_keras_applications(
     scope = BACKBONES[backbone].scope
     rules = _RULES.get(scope, _RESNET_RULES)
     arrays, origins = {}, {}
-    for layer in source.layers:
-        name = layer.name
+    for weight in source.weights:
+        layer, variable = weight.path.split("/")[-2:]
+        name = layer
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        for weight in layer.weights:
-            array = keras.ops.convert_to_numpy(weight)
-            if isinstance(layer, keras.layers.Dense) and weight is layer.kernel:
-                array = array[None, None]  # a 1x1 convolution here
-            path = f"{scope}.{name}/{weight.name}"
-            arrays[path], origins[path] = array, f"{layer.name}/{weight.name}"
+        array = keras.ops.convert_to_numpy(weight)
+        if variable == "kernel" and array.ndim == 2:
+            array = array[None, None]  # a 1x1 convolution here
+        if name.endswith(".layer_scale"):  # nameless there
+            array, variable = array[None, None, None], "layer_scale"
+        path = f"{scope}.{name}/{variable}"
+        arrays[path], origins[path] = array, f"{layer}/{weight.name}"
+    if scope == convnext.SCOPE:
+        arrays = _of_scaled_pixels(arrays, source)
     if backbone == "vgg_16":
         arrays = _as_convolutions(arrays, model)
         origins = {path: origins[_fc(path)] for path in arrays}
     return _without_biases_before_batch_norm(arrays), origins
+
+
+def _of_scaled_pixels(arrays: dict[str, np.ndarray], source: keras.Model) -> dict[str, np.ndarray]:
+    """ConvNeXt's arrays for pixels in [-1, 1], in the layout that depthwise kernels have here."""
+    (norm,) = (layer for layer in source.layers if isinstance(layer, keras.layers.Normalization))
+    mean, variance = (keras.ops.convert_to_numpy(x) for x in (norm.mean, norm.variance))
+    result = {
+        path: array.swapaxes(2, 3) if path.endswith(".depthwise_conv/kernel") else array
+        for path, array in arrays.items()
+    }
+    stem = f"{convnext.SCOPE}.downsample_layers.0.conv"
+    kernel = arrays[f"{stem}/kernel"] / np.sqrt(variance.reshape(-1, 1))
+    grey = kernel * (127.5 - mean.reshape(-1, 1))
+    result[f"{stem}/kernel"] = kernel * 127.5
+    result[f"{stem}/bias"] = arrays[f"{stem}/bias"] + grey.sum((0, 1, 2))
+    return result
 
 
 def _as_convolutions(arrays: dict[str, np.ndarray], model: keras.Model) -> dict[str, np.ndarray]:

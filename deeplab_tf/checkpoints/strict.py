@@ -19,6 +19,7 @@ from deeplab_tf.checkpoints.backbone import (
     refused_backbone,
 )
 from deeplab_tf.errors import InputError
+from deeplab_tf.models.mask_transformer import MaskTransformer
 
 _LOG = logging.getLogger(__name__)
 
@@ -193,15 +194,24 @@ def _class_counts(model, shapes) -> tuple[int, int] | None:
     """(the file's, the model's) number of classes if that is all that is wrong with its last layer.
 
     All variables of that layer must agree on it, and nothing else may differ: a transposed kernel
-    is a mistake, not another number of classes.
+    is a mistake, not another number of classes. Slots of a mask transformer may have void too.
     """
-    last = {w.path: tuple(w.shape) for w in model.weights if _is_last(w.path, model)}
-    if any(path not in shapes or shapes[path][:-1] != last[path][:-1] for path in last):
+    found: dict[str, tuple[int, int]] = {}
+    for weight in model.weights:
+        path, shape = weight.path, tuple(weight.shape)
+        if not _is_last(path, model):
+            continue
+        there = shapes.get(path, ())
+        if len(there) != len(shape) or there[:-1] != shape[:-1]:
+            return None
+        pair = (there[-1], shape[-1])
+        if found.setdefault(path.rpartition("/")[0], pair) != pair:
+            return None
+    counts = [set(numbers) for numbers in zip(*found.values(), strict=True)]
+    most = 1 if isinstance(model, MaskTransformer) else 0
+    if not counts or any(max(numbers) - min(numbers) > most for numbers in counts):
         return None
-    pairs = {(shapes[path][-1:], shape[-1:]) for path, shape in last.items()}
-    if len(pairs) != 1:
-        return None
-    (theirs,), (ours,) = pairs.pop()
+    theirs, ours = map(min, counts)
     return (theirs, ours) if theirs != ours else None
 
 

@@ -33,15 +33,22 @@ from deeplab_tf.errors import InputError
 @click.option(
     "--classes", metavar="LIST", help="What to cut out: names or values.  [all but background]"
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Of MaX- and kMaX-DeepLab: NAME_explained.png shows the strongest masks.",
+)
 @inference_options
 @crf_option
-def command(pictures, model, tflite, fast, out, what, classes, **options):
+def command(pictures, model, tflite, fast, out, what, classes, explain, **options):
     """Segment pictures, folders of pictures, or patterns such as "*.jpg".
 
     Every picture gives NAME_mask.png (class values under a palette), NAME_overlay.jpg,
     NAME_cutout.png (with transparency) and NAME_blur.jpg, all at its own size. A panoptic model
     outlines each instance in the overlay, and gives NAME_panoptic.png (segment ids, coded as in
-    COCO's files) with NAME_panoptic.json (class, area, box and score of each). A .tflite file
+    COCO's files) with NAME_panoptic.json (class, area, box and score of each). With --explain a
+    mask transformer shows what it saw: the masks of its strongest slots, and of kMaX-DeepLab how
+    pixels were assigned to clusters, step by step. A .tflite file
     answers within a second, since TensorFlow isn't loaded for it; --fast takes the one that
     comes with the preset, a little less exact than the preset itself.
 
@@ -77,7 +84,11 @@ def command(pictures, model, tflite, fast, out, what, classes, **options):
             raise InputError(f"{out} is a file; name a folder for the results.")
         check_place(out)
         runner = _runner(model, tflite, fast, chosen(options))
-        done = _segment_all(runner, jobs, wanted, _listed(classes))
+        if explain:
+            from deeplab_tf.inference.explain import mask_transformer_of
+
+            mask_transformer_of(runner)  # before anything is written
+        done = _segment_all(runner, jobs, wanted, _listed(classes), explain)
     failed = len(mistakes) + len(jobs) - done
     if len(jobs) + len(mistakes) > 1:
         click.echo(f"{done} pictures done, {failed} not; results are in {out}")
@@ -161,7 +172,7 @@ def _expand(source: str, out: Path) -> list[tuple[Path, Path]]:
     return [(p, out) for p in matches if p.is_file() and is_image(p)]
 
 
-def _segment_all(runner, jobs, wanted, classes) -> int:
+def _segment_all(runner, jobs, wanted, classes, explain: bool) -> int:
     """Writes the results of every picture; returns how many there were."""
     import dataclasses
 
@@ -173,6 +184,8 @@ def _segment_all(runner, jobs, wanted, classes) -> int:
             try:
                 result = dataclasses.replace(segment(runner, path), name=name)
                 written = result.save(place, wanted, classes)
+                if explain:
+                    written.append(_explain(runner, result, place))
             except InputError as error:
                 click.echo(f"error: {error}", err=True)
             else:
@@ -184,6 +197,16 @@ def _segment_all(runner, jobs, wanted, classes) -> int:
                         click.echo(f"  {file}")
             advance()
     return done
+
+
+def _explain(runner, result, place: Path) -> Path:
+    """Writes the page of what a model saw, and says where."""
+    from deeplab_tf.inference.explain import explain
+    from deeplab_tf.pictures import save_image
+
+    path = place / f"{result.name}_explained.png"
+    save_image(path, explain(runner, result.image))
+    return path
 
 
 def _instances(result) -> str:

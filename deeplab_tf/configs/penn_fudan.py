@@ -1,6 +1,6 @@
 """Pedestrians, one by one: a small panoptic model that begins with the shipped backbone.
 
-Penn-Fudan (110 pictures) or any folder of pictures with instances; 76 minutes of processor time:
+Penn-Fudan (110 pictures) or any folder of pictures with instances; 30 minutes on two cores:
 
     deeplab-tf data build penn_fudan --out R
     deeplab-tf train --config penn_fudan data=R --run runs/people

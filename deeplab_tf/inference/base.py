@@ -206,7 +206,8 @@ class Runner(abc.ABC):
     def maps(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """All that the model says of a batch's pixels: "probabilities", which `forward` gives.
 
-        A panoptic model has "center_heatmap" [B, ., ., 1] and "offset_map" [B, ., ., 2] too.
+        A panoptic model has "center_heatmap" [B, ., ., 1] and "offset_map" [B, ., ., 2] too; a
+        mask transformer has logits of masks and of their classes instead.
         """
         return {keys.PROBABILITIES: self.forward(batch)}
 
@@ -251,14 +252,18 @@ class Runner(abc.ABC):
         self, image: np.ndarray, prepared: Prepared, maps: dict[str, np.ndarray]
     ) -> ScoreMap:
         """What the maps of one picture say at its own size."""
-        maps = {name: without_padding(x, prepared) for name, x in maps.items()}
         size = (image.shape[0], image.shape[1])
+        if keys.MASK_LOGITS in maps:
+            from deeplab_tf.inference.masks import mask_scores
+
+            return mask_scores(maps, prepared, size, self.info)
+        maps = {name: without_padding(x, prepared) for name, x in maps.items()}
         if keys.CENTER_HEATMAP not in maps or keys.PROBABILITIES not in maps:
             return ScoreMap(maps[keys.PROBABILITIES], size)
-        from deeplab_tf.inference.panoptic import HeadScoreMap, merge_settings
+        from deeplab_tf.inference.panoptic import HeadScoreMap, center_settings
 
         heatmap, offsets = maps[keys.CENTER_HEATMAP][..., 0], maps[keys.OFFSET_MAP]
-        settings = merge_settings(self.info)
+        settings = center_settings(self.info)
         return HeadScoreMap(maps[keys.PROBABILITIES], size, settings, heatmap, offsets)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:

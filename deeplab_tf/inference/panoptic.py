@@ -6,6 +6,7 @@ NumPy and Pillow only.
 import abc
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -13,28 +14,44 @@ from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.base import ScoreMap
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.postprocess.mask_settings import RULES as MASK_RULES
+from deeplab_tf.postprocess.mask_settings import MaskSettings
 from deeplab_tf.postprocess.merge_settings import MergeSettings
 from deeplab_tf.postprocess.panoptic_numpy import OPS, merge
 from deeplab_tf.postprocess.panoptic_rules import find_centers
 
 
-def merge_settings(info: ModelInfo) -> MergeSettings:
-    """How a model's maps are merged, by its record.
+def merge_settings(info: ModelInfo) -> MergeSettings | MaskSettings:
+    """How a model's answers are merged, by its record.
 
     Raises:
         InputError: the record doesn't say which classes have instances, or has a setting that
             makes no sense.
     """
+    return mask_settings(info) if info.merge.get("rule") in MASK_RULES else center_settings(info)
+
+
+def center_settings(info: ModelInfo) -> MergeSettings:
+    """`merge_settings` of a model that finds centres."""
+    return MergeSettings(**_known(info), **info.merge)
+
+
+def mask_settings(info: ModelInfo) -> MaskSettings:
+    """`merge_settings` of a mask transformer."""
+    return MaskSettings(**_known(info), **info.merge)
+
+
+def _known(info: ModelInfo) -> dict[str, Any]:
+    """What both kinds of settings take from a model's record."""
     if info.label_divisor is None or not info.thing_classes or info.ignore_label is None:
         raise InputError(
             "the model's record doesn't say which of its classes have instances: thing_classes, "
             "label_divisor and ignore_label of its ModelInfo. Training and the presets write them."
         )
-    return MergeSettings(
+    return dict(
         thing_classes=info.thing_classes,
         label_divisor=info.label_divisor,
         void_label=info.ignore_label,
-        **info.merge,
     )
 
 
@@ -46,7 +63,7 @@ class PanopticScoreMap(ScoreMap):
         settings: of the merge.
     """
 
-    settings: MergeSettings
+    settings: MergeSettings | MaskSettings
 
     @property
     @abc.abstractmethod
@@ -72,10 +89,12 @@ class HeadScoreMap(PanopticScoreMap):
     """A panoptic answer that is still to be merged.
 
     Attributes:
+        settings: of the merge.
         center_heatmap: float32 [h, w].
         offset_map: float32 [h, w, 2], (y, x) in pixels of this map.
     """
 
+    settings: MergeSettings
     center_heatmap: np.ndarray
     offset_map: np.ndarray
 

@@ -190,6 +190,10 @@ class KerasRunner(Runner):
                 f"{self.name} tells no classes apart (tasks={self.model.get_config()['tasks']!r}); "
                 "its maps are for a merge with another model's classes."
             )
+        if keys.MASK_LOGITS in output:
+            slots = (keys.MASK_LOGITS, keys.MASK_CLASS_LOGITS)
+            arrays = {name: keras.ops.convert_to_numpy(output[name]) for name in slots}
+            return {name: x.astype(np.float32, copy=False) for name, x in arrays.items()}
         classes = keras.ops.convert_to_numpy(output[keys.SEMANTIC_LOGITS])
         found = {keys.PROBABILITIES: softmax(classes) if self._logits else classes}
         wanted = (keys.CENTER_HEATMAP, keys.OFFSET_MAP) if self.info.label_divisor else ()
@@ -199,6 +203,13 @@ class KerasRunner(Runner):
         return found
 
     def fused(self, scales: Sequence[float], flip: bool) -> Runner:
+        from deeplab_tf.models.base import instances_by
+
+        if instances_by(self.model) == "masks":
+            raise InputError(
+                f"{self.name} gives masks by slots, and a slot means something else at another "
+                "scale or in the mirror, so they can't be averaged; leave scales and flip out."
+            )
         fusible = "logits" in getattr(self.model, "endpoints", {})
         if not fusible or "output_stride" not in self.model.get_config():
             return super().fused(scales, flip)

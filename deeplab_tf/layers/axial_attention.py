@@ -177,7 +177,7 @@ class AxialAttention(layers.Layer):
         by_content, by_query, by_key = query, query, key
         if not trains:
             # The factors go into the small operands, not over three arrays of logits.
-            scales, shift = (ops.cast(x, query.dtype) for x in norm.scales_and_shift())
+            scales, shift = (ops.cast(x, query.dtype) for x in norm.scale_and_shift())
             by_content, by_query, by_key = query * scales[0], query * scales[1], key * scales[2]
         terms = [
             ops.matmul(by_content, ops.transpose(key, (0, 1, 3, 2))),

@@ -51,7 +51,8 @@ def activate(x, activation: str | None, *, name: str):
         return layers.Activation("hard_silu", name=name)(x)
     if activation == "swish":
         return layers.Activation("silu", name=name)(x)
-    if activation in ("sigmoid", "hard_sigmoid"):
+    # Of GELU the exact form, with the error function.
+    if activation in ("sigmoid", "hard_sigmoid", "gelu"):
         return layers.Activation(activation, name=name)(x)
     if activation == "q_sigmoid":
         # The gate of the mobile models is relu6(x + 3) * 0.16667, not / 6.
@@ -59,8 +60,8 @@ def activate(x, activation: str | None, *, name: str):
         x = layers.ReLU(6.0, name=f"{name}.relu6")(x)
         return layers.Rescaling(0.16667, name=name)(x)
     raise ValueError(
-        "activation is one of relu, relu6, clip6, swish, hard_swish, hard_sigmoid, q_sigmoid, "
-        f"sigmoid, None; got {activation!r}."
+        "activation is one of relu, relu6, clip6, gelu, swish, hard_swish, hard_sigmoid, "
+        f"q_sigmoid, sigmoid, None; got {activation!r}."
     )
 
 
@@ -126,6 +127,36 @@ def conv_bn_act(
         strides=strides,
         padding=padding,
         dilation_rate=dilation_rate,
+        use_bias=batch_norm is None,
+        kernel_initializer=_initializer(initializer),
+        name=name,
+    )(x)
+    return normalize_and_activate(
+        x,
+        activation=activation,
+        batch_norm=batch_norm,
+        gamma_initializer=gamma_initializer,
+        name=name,
+    )
+
+
+def conv1d_bn_act(
+    x,
+    filters: int,
+    *,
+    activation: str | None = "relu",
+    batch_norm: BatchNormSettings | None = HEAD_BN,
+    initializer: str | float = "he_normal",
+    gamma_initializer: str = "ones",
+    name: str,
+):
+    """Projection of each item of a set, batch norm, activation: [B, L, C] -> [B, L, filters].
+
+    It is a convolution of width 1, so its kernel is [1, C, filters]. Otherwise as `conv_bn_act`.
+    """
+    x = layers.Conv1D(
+        filters,
+        1,
         use_bias=batch_norm is None,
         kernel_initializer=_initializer(initializer),
         name=name,

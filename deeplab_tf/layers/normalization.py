@@ -1,5 +1,7 @@
 """Batch normalisation as the official code trains it."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -65,36 +67,33 @@ def _normalize(x, gamma, beta, epsilon):
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
-class SummedBatchNorm(BatchNorm):
-    """Batch norm of several terms, each by its own statistics, and their sum.
+class AxesBatchNorm(BatchNorm):
+    """Batch norm over all axes but those that are kept: a tensor of any rank -> the same shape.
 
     Args:
-        count: number of terms.
-        kept_axes: axes of a term that are normalised one by one; its first axis isn't among them.
-        momentum, epsilon, freeze_statistics: see `BatchNorm`.
+        kept_axes: axes that are normalised entry by entry; the first isn't among them. () has one
+            mean and one variance for all numbers.
+        momentum, epsilon, gamma_initializer, freeze_statistics: see `BatchNorm`.
 
-    Inputs: a list of `count` tensors of one shape. Output: one tensor of that shape. Variables have
-    a first axis for the terms, and one of length 1 for every axis that isn't kept.
+    Variables are vectors; where several axes are kept, they have a length of 1 for all others.
     """
 
-    def __init__(self, count: int, kept_axes: tuple[int, ...], *, momentum, epsilon, **kwargs):
+    def __init__(self, kept_axes: tuple[int, ...], *, momentum, epsilon, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
-        self.count = count
         self.kept_axes = tuple(kept_axes)
 
     def build(self, input_shape):
-        """`input_shape` is that of one term."""
-        shape = [n if axis in self.kept_axes else 1 for axis, n in enumerate(input_shape)]
-        self._axes = tuple(axis for axis in range(len(shape)) if axis not in self.kept_axes)
+        self._wide = tuple(n if axis in self.kept_axes else 1 for axis, n in enumerate(input_shape))
+        self._axes = tuple(axis for axis in range(len(self._wide)) if axis not in self.kept_axes)
         settings = (
-            ("gamma", "ones", True),
-            ("beta", "zeros", True),
+            ("gamma", self.gamma_initializer, True),
+            ("beta", self.beta_initializer, True),
             ("moving_mean", "zeros", False),
             ("moving_variance", "ones", False),
         )
         for name, initializer, trainable in settings:
             weight = self.add_weight(
-                shape=(self.count, *shape),
+                shape=self._stored_shape(),
                 initializer=initializer,
                 trainable=trainable,
                 autocast=False,
@@ -103,36 +102,92 @@ class SummedBatchNorm(BatchNorm):
             setattr(self, name, weight)
         self.built = True
 
-    def scales_and_shift(self):
-        """By the moving statistics: a factor for each term [count, ...], one shift for the sum."""
-        scales = ops.rsqrt(self.moving_variance + self.epsilon) * self.gamma
-        return scales, ops.sum(self.beta - self.moving_mean * scales, axis=0)
+    def _stored_shape(self) -> tuple[int, ...]:
+        return self._wide if len(self.kept_axes) > 1 else (math.prod(self._wide),)
+
+    def scale_and_shift(self):
+        """By the moving statistics: what an input is multiplied by, and what is added then."""
+        return self._scale_and_shift(self.moving_mean, self.moving_variance)
+
+    def _scale_and_shift(self, mean, variance):
+        scale = ops.rsqrt(variance + self.epsilon) * self.gamma
+        shift = self.beta - mean * scale
+        return ops.reshape(scale, self._wide), ops.reshape(shift, self._wide)
+
+    def call(self, inputs, training=None, mask=None):
+        if self.uses_batch_statistics(training):
+            scale, shift = self._renewed(inputs)
+        else:
+            scale, shift = self.scale_and_shift()
+        return inputs * ops.cast(scale, inputs.dtype) + ops.cast(shift, inputs.dtype)
+
+    def _renewed(self, x):
+        """`scale_and_shift` by the statistics of this batch, which move the stored ones."""
+        moments = ops.moments(ops.cast(x, "float32"), self._axes)
+        mean, variance = (ops.reshape(moment, self._stored_shape()) for moment in moments)
+        followed = variance
+        if len(self.kept_axes) < 2:  # as the official fused kernel, which can't keep more
+            count = ops.cast(ops.size(x) // math.prod(self._wide), "float32")
+            followed = variance * (count / ops.maximum(count - 1.0, 1.0))
+        self._move(mean, followed)
+        return self._scale_and_shift(mean, variance)
+
+    def _move(self, mean, variance):
+        """Lets the stored statistics follow those of a batch."""
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "kept_axes": self.kept_axes}
+
+
+@keras.saving.register_keras_serializable(package="deeplab_tf")
+class SummedBatchNorm(AxesBatchNorm):
+    """Batch norm of several terms, each by its own statistics, and their sum.
+
+    Args:
+        count: number of terms.
+        kept_axes, momentum, epsilon, freeze_statistics: see `AxesBatchNorm`.
+
+    Inputs: a list of `count` tensors of one shape. Output: one tensor of that shape. It is built
+    with the shape of one term. Variables have a first axis for the terms, and one of length 1 for
+    every axis that isn't kept.
+    """
+
+    def __init__(self, count: int, kept_axes: tuple[int, ...], *, momentum, epsilon, **kwargs):
+        super().__init__(kept_axes, momentum=momentum, epsilon=epsilon, **kwargs)
+        self.count = count
+
+    def _stored_shape(self) -> tuple[int, ...]:
+        return (self.count, *self._wide)
+
+    def _scale_and_shift(self, mean, variance):
+        """A factor for each term [count, ...], one shift for the sum."""
+        scales = ops.rsqrt(variance + self.epsilon) * self.gamma
+        return scales, ops.sum(self.beta - mean * scales, axis=0)
 
     def call(self, inputs, training=None, mask=None):
         if self.uses_batch_statistics(training):
             scales, shift = self._renewed(inputs)
         else:
-            scales, shift = self.scales_and_shift()
+            scales, shift = self.scale_and_shift()
         scales, total = ops.cast(scales, self.compute_dtype), ops.cast(shift, self.compute_dtype)
         for number, term in enumerate(inputs):
             total = total + term * scales[number]
         return total
 
-    def _renewed(self, terms):
-        """`scales_and_shift` by the statistics of this batch, which move the stored ones."""
-        moments = [
-            ops.moments(ops.cast(term, "float32"), self._axes, keepdims=True) for term in terms
-        ]
+    def _renewed(self, x):
+        moments = [ops.moments(ops.cast(term, "float32"), self._axes, keepdims=True) for term in x]
         mean, variance = (ops.stack(values) for values in zip(*moments, strict=True))
         # Here the official code moves by the biased variance: only its fused kernel does not.
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        scales = ops.rsqrt(variance + self.epsilon) * self.gamma
-        return scales, ops.sum(self.beta - mean * scales, axis=0)
+        self._move(mean, variance)
+        return self._scale_and_shift(mean, variance)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
 
     def get_config(self):
-        config = super().get_config()
-        return {**config, "count": self.count, "kept_axes": self.kept_axes}
+        return {**super().get_config(), "count": self.count}

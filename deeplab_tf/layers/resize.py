@@ -15,8 +15,24 @@ def _source_positions(size_in, size_out, align_corners: bool = True, scale: floa
         step = 1 / scale if scale else size_in / size_out
         rows = ops.arange(size_out, dtype="float32")
         return ops.maximum((rows + 0.5) * ops.cast(step, "float32") - 0.5, 0.0)
-    scale = (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
-    return ops.arange(size_out, dtype="float32") * ops.cast(scale, "float32")
+    return ops.arange(size_out, dtype="float32") * _corner_scale(size_in, size_out)
+
+
+def _corner_scale(size_in, size_out):
+    """How far apart in the input neighbours of the output are, corners aligned: float32."""
+    steps = max(size_out - 1, 1) if isinstance(size_out, int) else ops.maximum(size_out - 1, 1)
+    return ops.cast((size_in - 1) / steps, "float32")
+
+
+def _interpolate(x, axis: int, position):
+    """Reads float32 [B, H, W, C] at these rows (axis 1) or columns (axis 2), float32 [N]."""
+    size = ops.shape(x)[axis]
+    lower = ops.clip(ops.cast(ops.floor(position), "int32"), 0, size - 1)
+    upper = ops.minimum(lower + 1, size - 1)
+    weight = position - ops.cast(lower, "float32")
+    weight = ops.reshape(weight, (-1, 1, 1) if axis == 1 else (-1, 1))
+    below, above = ops.take(x, lower, axis=axis), ops.take(x, upper, axis=axis)
+    return below + (above - below) * weight
 
 
 def resize_bilinear(x, size, *, align_corners: bool = True, scale: float | None = None):
@@ -46,16 +62,22 @@ def resize_bilinear(x, size, *, align_corners: bool = True, scale: float | None 
         )
         return ops.cast(resized, dtype)
     for axis, size_out in ((1, size[0]), (2, size[1])):
-        size_in = ops.shape(wide)[axis]
-        position = _source_positions(size_in, size_out, align_corners, scale)
-        lower = ops.clip(ops.cast(ops.floor(position), "int32"), 0, size_in - 1)
-        upper = ops.minimum(lower + 1, size_in - 1)
-        weight = ops.reshape(
-            position - ops.cast(lower, "float32"), (-1, 1, 1) if axis == 1 else (-1, 1)
-        )
-        below, above = ops.take(wide, lower, axis=axis), ops.take(wide, upper, axis=axis)
-        wide = below + (above - below) * weight
+        position = _source_positions(ops.shape(wide)[axis], size_out, align_corners, scale)
+        wide = _interpolate(wide, axis, position)
     return ops.cast(wide, dtype)
+
+
+def resize_rows(x, rows, size):
+    """Some rows of `resize_bilinear(x, size)`, up to rounding: [B, h, w, C] -> [B, R, size[1], C].
+
+    Args:
+        x: float32.
+        rows: their numbers, int32 [R].
+        size: (height, width) of the whole, integers or, in a TensorFlow graph, scalar tensors.
+    """
+    scale = _corner_scale(ops.shape(x)[1], size[0])
+    x = _interpolate(x, 1, ops.cast(rows, "float32") * scale)
+    return resize_bilinear(x, (ops.shape(rows)[0], size[1]))
 
 
 def resize_nearest(x, size):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from deeplab_tf.errors import InputError
+from deeplab_tf.losses.parts import mean_of_nonzero
 
 
 class _PixelLoss(keras.losses.Loss):
@@ -52,8 +53,7 @@ class _PixelLoss(keras.losses.Loss):
         losses = ops.reshape(losses, (ops.shape(losses)[0], -1))
         if self.top_k_percent_pixels < 1.0:
             losses = ops.top_k(losses, self._top_k(ops.shape(losses)[1]), sorted=False)[0]
-        count = ops.sum(ops.cast(losses != 0.0, "float32"), axis=1)
-        return self.weight * ops.sum(losses, axis=1) / ops.maximum(count, 1.0)
+        return self.weight * mean_of_nonzero(losses)
 
     def per_pixel(self, y_true, y_pred):
         """Unweighted loss of each pixel: float32 [B, H, W]."""

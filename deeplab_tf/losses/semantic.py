@@ -8,6 +8,7 @@ from keras import ops
 
 from deeplab_tf.errors import InputError
 from deeplab_tf.layers.resize import resize_bilinear, resize_nearest
+from deeplab_tf.losses.parts import mean_of_nonzero, safe_mean, take_each, without_target
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
@@ -86,7 +87,7 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
         counted = labels != self.ignore_label
         losses = self._pixel_losses(labels, logits, counted)
         if self.top_k_percent_pixels == 1.0:
-            return _mean(ops.sum(losses), ops.sum(ops.cast(counted, "float32")))
+            return safe_mean(ops.sum(losses), ops.sum(ops.cast(counted, "float32")))
         return self._hardest(losses)
 
     def _pixel_losses(self, labels, logits, counted):
@@ -101,10 +102,9 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
         known = ops.logical_and(labels >= 0, labels < self.num_classes)
         index = ops.where(ops.logical_and(counted, known), labels, 0)
         total = ops.logsumexp(logits, axis=-1)
-        losses = total - ops.take_along_axis(logits, index[:, None], axis=-1)[:, 0]
-        # A label outside the classes that isn't the ignored one: no loss, yet counted, and the
-        # gradient of the softmax. That is what the official kernel does with it.
-        losses = ops.where(known, losses, total - ops.stop_gradient(total))
+        losses = total - take_each(logits, index)
+        # A label outside the classes that isn't the ignored one: no loss, yet counted.
+        losses = ops.where(known, losses, without_target(total))
         if self.class_weights.ndim:
             return losses * weight * ops.take(ops.convert_to_tensor(self.class_weights), index)
         return losses * weight * float(self.class_weights)
@@ -121,7 +121,7 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
         order = ops.argsort(-ops.stop_gradient(losses))
         ranked = ops.take(losses, order)
         picked = ranked * ops.cast(ops.arange(ops.shape(losses)[0]) < k, "float32")
-        return _mean(ops.sum(picked), ops.sum(ops.cast(picked != 0.0, "float32")))
+        return mean_of_nonzero(picked[None])[0]
 
     def get_config(self):
         config = super().get_config()
@@ -137,8 +137,3 @@ class SoftmaxCrossEntropy(keras.losses.Loss):
             "label_stride": self.label_stride,
             "gt_is_matting_map": self.gt_is_matting_map,
         }
-
-
-def _mean(total, count):
-    """total / count, and 0 with zero gradient where nothing counts."""
-    return ops.where(count > 0.0, total / ops.maximum(count, 1.0), ops.zeros_like(total))

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import keras
 
+from deeplab_tf import keys
 from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
@@ -34,7 +35,8 @@ class SegmentationModel(keras.Model):
             name: tuple(value) if isinstance(value, list) else value
             for name, value in arguments.items()
         }
-        self.endpoints = endpoints
+        made = {layer.name for layer in self.layers}  # of what leads to an output
+        self.endpoints = {name: layer for name, layer in endpoints.items() if layer in made}
         self.info = ModelInfo()
 
     def get_config(self) -> dict:
@@ -48,6 +50,11 @@ class SegmentationModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> Self:
         return cls(**config)
+
+    @property
+    def backbone_name(self) -> str:
+        """The registry's name of what ImageNet training gives it; "" for nothing."""
+        return str(self._arguments.get("backbone", ""))
 
     def endpoint_model(self, *names: str) -> keras.Model:
         """A model with the same weights that returns {name: endpoint} for the given names.
@@ -108,6 +115,14 @@ class SegmentationModel(keras.Model):
         if not isinstance(model, cls):
             raise InputError(f"{preset} holds a {type(model).__name__}, not a {cls.__name__}.")
         return model
+
+
+def instances_by(model: keras.Model) -> str | None:
+    """How a model tells instances apart: by "centers", by "masks", or not at all."""
+    outputs = model.output if isinstance(model.output, dict) else {}
+    if keys.MASK_LOGITS in outputs:
+        return "masks"
+    return "centers" if keys.CENTER_HEATMAP in outputs else None
 
 
 def preset_class(folder: str | os.PathLike) -> str:

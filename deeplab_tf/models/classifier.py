@@ -79,13 +79,15 @@ class ImageClassifier(SegmentationModel):
         x = normalize_pixels(image, record.pixels)
         endpoints = {"preprocessed": x}
         options = backbone_options(backbone, record, arguments)
-        x = record.build(x, output_stride=output_stride, **options)["res5"]
+        x = record.build(x, output_stride=output_stride, **options)[head.endpoint]
         endpoints["backbone"] = x
 
         # --- Classifier ---
         x = _wide(x, head.before_pooling, scope, depth_multiplier)
         x = layers.GlobalAveragePooling2D(keepdims=True, name=f"{scope}.global_pool")(x)
         endpoints["pooled"] = x
+        if head.norm:
+            x = layers.LayerNormalization(epsilon=1e-6, name=f"{scope}.{head.norm}")(x)
         x = _wide(x, head.after_pooling, scope, depth_multiplier)
         x = layers.Dropout(dropout_rate, name=f"{scope}.dropout")(x)
         x = layers.Conv2D(

@@ -349,14 +349,11 @@ def _head(x, arguments: dict[str, Any]):
             x, cell, output_stride=stride, image_pooling_crop_size=crop, **shared
         )
     pooling_strides = arguments["image_pooling_stride"]
-    window = None
-    if crop is not None:
-        window = (scale_dimension(crop[0], 1 / stride), scale_dimension(crop[1], 1 / stride))
     return aspp(
         x,
         atrous_rates=arguments["atrous_rates"],
         image_pooling=arguments["add_image_level_feature"],
-        image_pooling_window=window,
+        image_pooling_window=pooling_window(crop, stride),
         image_pooling_strides=(pooling_strides[0], pooling_strides[1]),
         image_pooling_last=arguments["image_pooling_last"],
         separable=arguments["aspp_with_separable_conv"],
@@ -369,6 +366,14 @@ def _head(x, arguments: dict[str, Any]):
         batch_norm=_batch_norm(arguments),
         **shared,
     )
+
+
+def pooling_window(crop_size: Sequence[int] | None, stride: int) -> tuple[int, int] | None:
+    """The window of image pooling: a training crop at the encoder's stride; None for all."""
+    if crop_size is None:
+        return None
+    height, width = crop_size
+    return scale_dimension(height, 1 / stride), scale_dimension(width, 1 / stride)
 
 
 def _low_level(features: dict, stride: int, backbone: str):

@@ -54,6 +54,14 @@ ADE20K = ModelInfo(
     source="Official TensorFlow DeepLab: ImageNet, then ADE20K train.",
     license="Apache-2.0",
 )
+# Of its panoptic labels; the other hundred are things.
+_ADE20K_STUFF = """
+wall, building, sky, floor, tree, ceiling, road, grass, sidewalk, earth, mountain, plant, water,
+house, sea, rug, field, rock, base, sand, skyscraper, grandstand, path, runway, stairway, river,
+bridge, blind, hill, bar, hovel, tower, dirt track, land, escalator, buffet, poster, stage,
+conveyer belt, canopy, swimming pool, waterfall, tent, cradle, tank, lake, blanket, pier,
+crt screen, shower
+"""
 COCO_STUFF = ModelInfo(
     classes=class_lists.COCO_STUFF_NAMES,
     colors=voc_colors(182),
@@ -88,4 +96,15 @@ COCO_PANOPTIC = ModelInfo(
     thing_classes=class_lists.COCO_THINGS,
     label_divisor=256,
     merge={"nms_kernel": 41, "stuff_area_limit": 4096},
+)
+ADE20K_PANOPTIC = dataclasses.replace(
+    ADE20K,
+    image_size=(641, 641),
+    source=f"{_DEEPLAB2} ADE20K train.",
+    thing_classes=tuple(
+        label
+        for label, name in enumerate(ADE20K.classes)
+        if label and name not in _names(_ADE20K_STUFF)
+    ),
+    label_divisor=1000,
 )

@@ -79,7 +79,8 @@ def _multiply_adds(model: keras.Model, size: tuple[int, int], space_to_batch: bo
     )
     inputs = found[len(counted) :]
     for layer, spec in zip(saying, inputs, strict=False):
-        total += layer.multiply_adds(tuple(spec.shape))
+        shapes = keras.tree.map_structure(lambda x: tuple(x.shape), spec)
+        total += layer.multiply_adds(shapes)
     for (layer, _), spec in zip(shared, inputs[len(saying) :], strict=True):
         total += _multiply_adds(layer, spec.shape[1:3], space_to_batch)
     return total
@@ -104,7 +105,8 @@ def own_size(model: keras.Model) -> tuple[int, int] | None:
 def _multiplies(layer: keras.Layer) -> bool:
     if isinstance(layer, layers.Conv2DTranspose):
         raise ValueError(f"{layer.name}: transposed convolutions aren't counted yet.")
-    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
+    convolutions = (layers.Conv1D, layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+    kinds = (*convolutions, layers.Dense)
     return isinstance(layer, kinds) and not hasattr(layer, "multiply_adds")
 
 

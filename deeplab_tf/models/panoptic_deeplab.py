@@ -9,33 +9,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import initializers, layers
+from keras import layers
 
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
-from deeplab_tf.layers.conv import (
-    PANOPTIC_BN,
-    BatchNormSettings,
-    conv_bn_act,
-    separable_conv_bn_act,
-)
-from deeplab_tf.layers.resize import ResizeLike, ResizeOffsetsLike, scale_dimension
-from deeplab_tf.models.aspp import aspp
+from deeplab_tf.layers.conv import PANOPTIC_BN, BatchNormSettings
+from deeplab_tf.layers.resize import ResizeLike, ResizeOffsetsLike
 from deeplab_tf.models.base import SegmentationModel
-from deeplab_tf.models.decoder import decoder_stage
 from deeplab_tf.models.deeplab_v3 import (
     ATROUS_RATES,
     backbone_at,
     backbone_options,
     layer_of,
     own_arguments,
+    pooling_window,
 )
+from deeplab_tf.models.panoptic_heads import panoptic_decoder, panoptic_head
 from deeplab_tf.models.pixels import normalize_pixels
 
 TASKS = ("panoptic", "semantic", "instance")
 _CONV_TYPES = ("depthwise_separable_conv", "standard_conv")
-# Of separable convolutions: of their depthwise and of their pointwise part.
-_INITIALIZERS = ("glorot_uniform", "he_normal")
 
 
 @keras.saving.register_keras_serializable(package="deeplab_tf")
@@ -229,66 +222,41 @@ def _decoder(
     channels: int,
     arguments: dict[str, Any],
 ):
-    """ASPP and one fusion for each low-level map (Fig. 2): -> [B, h, w, channels]."""
-    x = features["res5"]
-    if arguments["aspp_use_only_1x1_proj_conv"]:
-        x = conv_bn_act(
-            x,
-            aspp_channels,
-            1,
-            batch_norm=_batch_norm(arguments),
-            initializer="he_normal",
-            name=f"{scope}.concat_projection",
-        )
-    else:
-        rates = arguments["atrous_rates"]
-        if scope == "instance_decoder":
-            rates = arguments["instance_atrous_rates"] or rates
-        window, crop = None, arguments["image_pooling_crop_size"]
-        if crop is not None:
-            stride = 1 / arguments["output_stride"]
-            window = (scale_dimension(crop[0], stride), scale_dimension(crop[1], stride))
-        x = aspp(
-            x,
-            atrous_rates=rates,
-            filters=aspp_channels,
-            image_pooling_window=window,
-            image_pooling_last=True,
-            separable=False,
-            batch_norm=_batch_norm(arguments),
-            dropout_rate=arguments["dropout_rate"],
-            initializer="he_normal",
-            scope=f"{scope}.",
-        )
-    for number, (endpoint, projection_channels) in enumerate(low_level):
+    """The decoder of one half: -> [B, h, w, channels]."""
+    rates = arguments["atrous_rates"]
+    if scope == "instance_decoder":
+        rates = arguments["instance_atrous_rates"] or rates
+    for endpoint, _ in low_level:
         if endpoint not in features:
             known = [name for name in features if name != "res5"]
             raise InputError(
                 f"low_level of {arguments['backbone']} is among {known}; got {endpoint}."
             )
-        x = decoder_stage(
-            x,
-            features[endpoint],
-            filters=channels,
-            projection_filters=projection_channels,
-            separable=arguments["decoder_conv_type"] != "standard_conv",
-            num_convs=1,
-            kernel_size=5,
-            batch_norm=_batch_norm(arguments),
-            initializers=_INITIALIZERS,
-            scope=scope,
-            suffix=f"_{number}" if number else "",
-        )
-    return x
+    return panoptic_decoder(
+        features["res5"],
+        [(features[endpoint], filters) for endpoint, filters in low_level],
+        scope=scope,
+        atrous_rates=rates,
+        aspp_channels=aspp_channels,
+        channels=channels,
+        only_projection=arguments["aspp_use_only_1x1_proj_conv"],
+        image_pooling_window=pooling_window(
+            arguments["image_pooling_crop_size"], arguments["output_stride"]
+        ),
+        dropout_rate=arguments["dropout_rate"],
+        separable=arguments["decoder_conv_type"] != "standard_conv",
+        batch_norm=_batch_norm(arguments),
+    )
 
 
 def _head(x, scope: str, last: str, filters: int, channels: int, arguments: dict[str, Any]):
-    """A 5x5 convolution and the last layer, without activation: -> [B, h, w, filters]."""
-    name = f"{scope}_without_last_layer.conv1_bn_act"
-    shared: dict[str, Any] = dict(batch_norm=_batch_norm(arguments), name=name)
-    if arguments["head_conv_type"] == "standard_conv":
-        x = conv_bn_act(x, channels, 5, initializer="he_normal", **shared)
-    else:
-        x = separable_conv_bn_act(x, channels, 5, initializers=_INITIALIZERS, **shared)
-    initializer = initializers.TruncatedNormal(stddev=0.01)
-    return layers.Conv2D(filters, 1, kernel_initializer=initializer, name=f"{last}_last_layer")(x)
+    """One head: -> [B, h, w, filters]."""
+    return panoptic_head(
+        x,
+        filters,
+        channels=channels,
+        separable=arguments["head_conv_type"] != "standard_conv",
+        batch_norm=_batch_norm(arguments),
+        name=f"{scope}_without_last_layer",
+        last=f"{last}_last_layer",
+    )

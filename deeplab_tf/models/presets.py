@@ -19,13 +19,18 @@ from deeplab_tf.models.deeplab_v2 import DeepLabV2
 from deeplab_tf.models.deeplab_v3 import DeepLabV3
 from deeplab_tf.models.deeplab_v3_plus import DeepLabV3Plus
 from deeplab_tf.models.info import ModelInfo, Preset
+from deeplab_tf.models.kmax_deeplab import KMaXDeepLab
 from deeplab_tf.models.macs import count
+from deeplab_tf.models.max_deeplab import MaXDeepLab
 from deeplab_tf.models.panoptic_deeplab import AxialDeepLab, PanopticDeepLab
 from deeplab_tf.models.published import PRESETS
 
 MODEL_CLASSES: dict[str, type[SegmentationModel]] = {
     cls.__name__: cls
-    for cls in (*(DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus, PanopticDeepLab, AxialDeepLab),)
+    for cls in (
+        *(DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus),
+        *(PanopticDeepLab, AxialDeepLab, MaXDeepLab, KMaXDeepLab),
+    )
 }
 SHIPPED = Path(__file__).parent.parent / "presets"
 

@@ -1,26 +1,29 @@
-"""What a config stands for: the network, its optimiser and the weights of its classes."""
+"""What a config stands for: the network and its optimiser."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from deeplab_tf import checkpoints, keys
 from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.checkpoints import tf1
-from deeplab_tf.datasets import DatasetDescriptor, pipeline
+from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
-from deeplab_tf.inference.panoptic import merge_settings
-from deeplab_tf.losses.panoptic import CenterLoss, OffsetLoss, SemanticLoss
-from deeplab_tf.losses.semantic import SoftmaxCrossEntropy
-from deeplab_tf.models.base import CONFIG_FILE, SegmentationModel, preset_class
+from deeplab_tf.inference.panoptic import center_settings, mask_settings
+from deeplab_tf.models.base import (
+    CONFIG_FILE,
+    SegmentationModel,
+    instances_by,
+    preset_class,
+)
 from deeplab_tf.models.classifier import ImageClassifier
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.mask_transformer import MaskTransformer
 from deeplab_tf.models.panoptic_deeplab import PanopticDeepLab
 from deeplab_tf.models.presets import MODEL_CLASSES, from_preset
-from deeplab_tf.training.config import LossConfig, TrainConfig
+from deeplab_tf.training.config import TrainConfig
 from deeplab_tf.training.optimizers import (
     AdamW,
     Momentum,
@@ -28,6 +31,7 @@ from deeplab_tf.training.optimizers import (
     learning_rate_multipliers,
 )
 from deeplab_tf.training.schedules import Schedule
+from deeplab_tf.training.values import listed
 
 # Below this many pictures a step, batch statistics are too noisy to learn from (v3, Sec. 4.1).
 _SMALL_BATCH = 16
@@ -69,18 +73,14 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
     return model
 
 
-def is_panoptic(model: keras.Model) -> bool:
-    """Whether a model has the heads that tell instances apart."""
-    return isinstance(model.output, dict) and keys.CENTER_HEATMAP in model.output
-
-
 def _instances(model, config: TrainConfig, descriptor: DatasetDescriptor) -> dict[str, Any]:
-    """What a panoptic model's `info` says of instances.
+    """What the `info` of a model that tells instances apart says of them.
 
     Raises:
         InputError: it can't learn from these records, or the settings of the merge make no sense.
     """
-    if not is_panoptic(model):
+    kind = instances_by(model)
+    if kind is None:
         return {}
     if descriptor.label_divisor is None:
         raise InputError(
@@ -101,9 +101,10 @@ def _instances(model, config: TrainConfig, descriptor: DatasetDescriptor) -> dic
     found: dict[str, Any] = {
         "thing_classes": descriptor.thing_classes,
         "label_divisor": descriptor.label_divisor,
-        "merge": config.panoptic.merge,
+        "merge": (config.masks if kind == "masks" else config.panoptic).merge,
     }
-    merge_settings(ModelInfo(ignore_label=descriptor.ignore_label, **found))
+    settings_of = mask_settings if kind == "masks" else center_settings
+    settings_of(ModelInfo(ignore_label=descriptor.padding_label, **found))
     return found
 
 
@@ -113,6 +114,8 @@ def _warn_of_unused_rates(model: SegmentationModel, size: tuple[int, int], say) 
     What is left of such a kernel is its middle: a 1x1 convolution (v3, Sec. 3.3).
     """
     settings = model.get_config()
+    if "output_stride" not in settings or "atrous_rates" not in settings:
+        return
     stride = settings["output_stride"]
     cell = settings.get("dense_prediction_cell_config")
     if settings.get("aspp_use_only_1x1_proj_conv"):
@@ -138,10 +141,12 @@ def _new_model(config: TrainConfig, descriptor: DatasetDescriptor) -> Segmentati
             f"model.class_name is one of {', '.join(MODEL_CLASSES)}; "
             f"got {config.model.class_name!r}."
         )
+    cls, arguments = MODEL_CLASSES[config.model.class_name], config.model.arguments
+    if issubclass(cls, MaskTransformer):
+        # Its slots have no channel for what isn't labelled.
+        arguments = {"ignore_label": descriptor.padding_label, **arguments}
     try:
-        return MODEL_CLASSES[config.model.class_name](
-            descriptor.num_classes, **config.model.arguments
-        )
+        return cls(descriptor.num_classes, **arguments)
     except InputError as error:
         raise InputError(f"model.arguments: {error}") from None
     except Exception as error:
@@ -160,7 +165,7 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
         say(f"starting from {checkpoints.assign(model, checkpoints.read(config.init, model))}")
         return model
     model = from_preset(config.init)
-    if is_panoptic_class(config.model.class_name) and not is_panoptic(model):
+    if tells_instances_apart(config.model.class_name) and instances_by(model) is None:
         return _with_backbone_of(model, _new_model(config, descriptor), config.init, say)
     settings, before = model.get_config(), model.info.classes
     if settings["num_classes"] != descriptor.num_classes:
@@ -171,8 +176,8 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
         )
     elif before and before != descriptor.classes:
         say(
-            f"starting from {config.init}, made for {_list(before)}; "
-            f"the same outputs are now {_list(descriptor.classes)}"
+            f"starting from {config.init}, made for {listed(before)}; "
+            f"the same outputs are now {listed(descriptor.classes)}"
         )
     else:
         say(f"starting from {config.init}, last layer included")
@@ -184,13 +189,13 @@ def _started_from(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Se
     if type(model).__name__ != config.model.class_name:
         other.insert(0, "class_name")
     if other:
-        say(f"the network is that of {config.init}, not the config's (other: {_list(other)})")
+        say(f"the network is that of {config.init}, not the config's (other: {listed(other)})")
     return model
 
 
-def is_panoptic_class(name: str) -> bool:
-    """Whether models of that class have heads that tell instances apart."""
-    return issubclass(MODEL_CLASSES.get(name, object), PanopticDeepLab)
+def tells_instances_apart(name: str) -> bool:
+    """Whether models of that class have heads for instances."""
+    return issubclass(MODEL_CLASSES.get(name, object), PanopticDeepLab | MaskTransformer)
 
 
 def _with_backbone_of(source: SegmentationModel, model: SegmentationModel, init: str, say):
@@ -225,114 +230,6 @@ def _is_weights_only(init: str) -> bool:
     if (Path(init) / CONFIG_FILE).is_file():
         return preset_class(init) == ImageClassifier.__name__
     return Path(init).exists() or tf1.checkpoint_prefix(init) is not None
-
-
-def _list(names, most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
-
-
-def class_weights(config: TrainConfig, descriptor: DatasetDescriptor):
-    """One weight for all classes, or a list of one for each.
-
-    Raises:
-        InputError: "auto" where the records don't say how frequent the classes are.
-    """
-    weights = config.loss.class_weights
-    if weights == "auto":
-        share = np.maximum(np.array(descriptor.pixel_share), 1e-4)
-        if share.size != descriptor.num_classes:
-            raise InputError(f"{config.data}: dataset.json has no pixel shares to weight by.")
-        inverse = 1.0 / np.sqrt(share)
-        return (inverse / (inverse * share).sum()).tolist()
-    if weights and len(weights) != descriptor.num_classes:
-        raise InputError(
-            f"loss.class_weights has {len(weights)} numbers; {config.data} has "
-            f"{descriptor.num_classes} classes: {_list(descriptor.classes)}."
-        )
-    return weights or 1.0
-
-
-def build_losses(
-    model: SegmentationModel, config: TrainConfig, descriptor: DatasetDescriptor, ignore: int, step
-) -> dict[str, Any]:
-    """Arguments of `compile`: the loss, or one for each output and what it counts."""
-    settings = config.loss
-    if is_panoptic(model):
-        return {"loss": _panoptic_losses(model, config, descriptor, ignore)}
-
-    def loss(own_stride: bool = False) -> SoftmaxCrossEntropy:
-        return SoftmaxCrossEntropy(
-            descriptor.num_classes,
-            ignore,
-            class_weights=class_weights(config, descriptor),
-            top_k_percent_pixels=settings.top_k_percent_pixels,
-            hard_example_mining_step=settings.hard_example_mining_step,
-            upsample_logits=not own_stride,
-            label_stride=settings.label_stride,
-            step=step,
-        )
-
-    if not isinstance(model.output, dict):
-        return {"loss": loss()}
-    # The logits of a scale are at the stride that the scale has.
-    losses = {name: loss(name.startswith(f"{keys.SEMANTIC_LOGITS}_")) for name in model.output}
-    weights = {
-        name: 1.0 if name == keys.SEMANTIC_LOGITS else settings.auxiliary_weight for name in losses
-    }
-    return {"loss": losses, "loss_weights": weights}
-
-
-def _panoptic_losses(
-    model: SegmentationModel, config: TrainConfig, descriptor: DatasetDescriptor, ignore: int
-) -> dict[str, Any]:
-    """A loss for each map of a panoptic model.
-
-    Raises:
-        InputError: a setting that these losses don't have.
-    """
-    settings, panoptic = config.loss, config.panoptic
-    for key in ("class_weights", "hard_example_mining_step", "label_stride"):
-        if getattr(settings, key) != getattr(LossConfig, key):
-            raise InputError(f"loss.{key} isn't for panoptic models; leave it out.")
-    losses = {
-        keys.SEMANTIC_LOGITS: SemanticLoss(
-            descriptor.num_classes, ignore, settings.top_k_percent_pixels
-        ),
-        keys.CENTER_HEATMAP: CenterLoss(panoptic.center_loss_weight),
-        keys.OFFSET_MAP: OffsetLoss(panoptic.offset_loss_weight),
-    }
-    return {name: losses[name] for name in model.output}
-
-
-def batches(model: SegmentationModel, config: TrainConfig, *, first_step: int = 0) -> Any:
-    """The training batches of a model, from a step on: what its losses take.
-
-    Raises:
-        InputError: the records have no such split, or no instances where the model wants them.
-    """
-    panoptic = is_panoptic(model)
-    found = pipeline(
-        config.data,
-        config.train_split,
-        image_size=config.image_size,
-        batch_size=config.batch_size,
-        training=True,
-        augment=config.augment,
-        seed=config.seed,
-        first_step=first_step,
-        targets="panoptic" if panoptic else "semantic",
-        sigma=config.panoptic.sigma,
-        small_instance_area=config.panoptic.small_instance_area,
-        small_instance_weight=config.panoptic.small_instance_weight,
-    )
-    if not isinstance(model.output, dict):
-        return found
-    names = list(model.output)
-    if not panoptic:
-        return found.map(lambda images, labels: (images, dict.fromkeys(names, labels)))
-    return found.map(
-        lambda images, *maps: (images, *({name: part[name] for name in names} for part in maps))
-    )
 
 
 def set_policy(name: str) -> None:

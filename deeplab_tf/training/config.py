@@ -13,6 +13,7 @@ from typing import Any
 
 from deeplab_tf.datasets.pipeline import Augment
 from deeplab_tf.errors import InputError
+from deeplab_tf.postprocess.mask_settings import MaskSettings
 from deeplab_tf.postprocess.merge_settings import MergeSettings
 from deeplab_tf.training.values import check_types, fitted
 
@@ -26,7 +27,7 @@ class ModelConfig:
     """The network. `num_classes` comes from the data.
 
     Attributes:
-        class_name: "DeepLabV3" or "DeepLabV3Plus".
+        class_name: "DeepLabV3Plus", "KMaXDeepLab", …: a class of `deeplab_tf`.
         arguments: of its constructor.
     """
 
@@ -146,12 +147,67 @@ class PanopticConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskConfig:
+    """What a mask transformer learns, and how its masks become one map.
+
+    Attributes:
+        pq_loss_weight, mask_id_loss_weight, instance_loss_weight, semantic_loss_weight,
+            instance_sample_k, instance_sample_temperature: see `MaskTransformerLoss`.
+        max_thing_id: the most instances that a picture may have.
+        small_instance_area: instances of fewer pixels weigh more in the semantic loss; 0: none.
+        small_instance_weight: how much more.
+        rule, thing_area_limit, stuff_area_limit, pixel_confidence_threshold,
+            class_confidence_threshold, class_confidence_threshold_thing,
+            class_confidence_threshold_stuff, overlap_threshold, class_weight, mask_weight: see
+            `MaskSettings`.
+    """
+
+    pq_loss_weight: float = 3.0
+    mask_id_loss_weight: float = 0.3
+    instance_loss_weight: float = 1.0
+    semantic_loss_weight: float = 1.0
+    instance_sample_k: int = 0
+    instance_sample_temperature: float = 0.6
+    max_thing_id: int = 128
+    small_instance_area: int = 0
+    small_instance_weight: float = 3.0
+    rule: str = MaskSettings.rule
+    thing_area_limit: int = MaskSettings.thing_area_limit
+    stuff_area_limit: int = MaskSettings.stuff_area_limit
+    pixel_confidence_threshold: float = MaskSettings.pixel_confidence_threshold
+    class_confidence_threshold: float = MaskSettings.class_confidence_threshold
+    class_confidence_threshold_thing: float = MaskSettings.class_confidence_threshold_thing
+    class_confidence_threshold_stuff: float = MaskSettings.class_confidence_threshold_stuff
+    overlap_threshold: float = MaskSettings.overlap_threshold
+    class_weight: float = MaskSettings.class_weight
+    mask_weight: float = MaskSettings.mask_weight
+
+    def __post_init__(self):
+        check_types(self)
+        if self.max_thing_id < 1:
+            raise InputError(f"masks.max_thing_id is at least 1; got {self.max_thing_id}.")
+        for key in (
+            *("pq_loss_weight", "mask_id_loss_weight", "instance_loss_weight"),
+            *("semantic_loss_weight", "instance_sample_k", "small_instance_area"),
+        ):
+            if getattr(self, key) < 0:
+                raise InputError(f"masks.{key} is at least 0; got {getattr(self, key)}.")
+
+    @property
+    def merge(self) -> dict[str, Any]:
+        """The settings by which masks become a map."""
+        names = {field.name for field in dataclasses.fields(MaskSettings)}
+        own = [field.name for field in dataclasses.fields(self) if field.name in names]
+        return {name: getattr(self, name) for name in own}
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One experiment.
 
     Attributes:
         data: folder of records.
-        model, augment, optimizer, loss, panoptic: see there.
+        model, augment, optimizer, loss, panoptic, masks: see there.
         image_size: (height, width) of the training pictures. The encoder's map is `output_stride`
             times smaller; atrous rates that reach past it are of no use, which a run says.
         eval_size: (height, width) for validation and prediction; None takes image_size.
@@ -178,6 +234,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     panoptic: PanopticConfig = PanopticConfig()
+    masks: MaskConfig = MaskConfig()
     image_size: tuple[int, int] = (513, 513)
     eval_size: tuple[int, int] | None = None
     resize: str = "fit"
@@ -286,9 +343,10 @@ def config_from_json(value: dict) -> TrainConfig:
         "optimizer": OptimizerConfig,
         "loss": LossConfig,
         "panoptic": PanopticConfig,
+        "masks": MaskConfig,
     }
     try:
-        value = {"panoptic": {}, **value}  # runs of earlier versions have none
+        value = {"panoptic": {}, "masks": {}, **value}  # runs of earlier versions have none
         read = {k: v if k in parts else _tuples(v) for k, v in value.items()}
         for name, cls in parts.items():
             read[name] = cls(**{k: _tuples(v) for k, v in value[name].items()})

@@ -14,6 +14,12 @@ LAST_LAYERS = (
     "concat_projection",
     "decoder",
     "meta_architecture",
+    # Of models that tell instances apart.
+    "_head",
+    "last_layer",
+    "pixel_space",
+    "memory_feature",
+    "_extra",
 )
 
 
@@ -29,7 +35,7 @@ def decayed_variables(model: keras.Model) -> list:
             found += [layer.depthwise_kernel, layer.pointwise_kernel]
         elif isinstance(layer, layers.DepthwiseConv2D):
             continue
-        elif isinstance(layer, layers.Conv2D | layers.Dense):
+        elif isinstance(layer, layers.Conv1D | layers.Conv2D | layers.Dense):
             # `_kernel`, since reading `kernel` may merge adapters into a new tensor.
             found.append(layer._kernel)
     return list({id(variable): variable for variable in found}.values())

@@ -21,18 +21,11 @@ from deeplab_tf.errors import InputError
 from deeplab_tf.files import read_json, remove_leftovers, write_json
 from deeplab_tf.models.base import SegmentationModel
 from deeplab_tf.training import callbacks, state
-from deeplab_tf.training.build import (
-    batches,
-    build_losses,
-    build_model,
-    build_optimizer,
-    set_policy,
-)
+from deeplab_tf.training.build import build_model, build_optimizer, set_policy
 from deeplab_tf.training.config import TrainConfig, config_from_json
+from deeplab_tf.training.objectives import batches, build_losses
 from deeplab_tf.training.tensorboard import Board
 from deeplab_tf.training.validation import Validation
-
-IGNORE_LABEL = 255
 
 
 def train(
@@ -90,7 +83,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, say) -> SegmentationMod
     if config.mixed_precision:
         set_policy(config.mixed_precision)
 
-    ignore = IGNORE_LABEL if descriptor.ignore_label is None else descriptor.ignore_label
+    ignore = descriptor.padding_label
     model = build_model(config, descriptor, say if not resume else lambda line: None)
     optimizer = build_optimizer(config, model)
     model.compile(

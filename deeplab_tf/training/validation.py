@@ -7,20 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from deeplab_tf import keys
 from deeplab_tf.datasets import DatasetDescriptor, pipeline, reading
-from deeplab_tf.inference.panoptic import merge_settings
-from deeplab_tf.metrics.mean_iou import ConfusionMatrix
-from deeplab_tf.metrics.panoptic_quality import PanopticQuality
-from deeplab_tf.models.info import ModelInfo
-from deeplab_tf.panoptic_pictures import panoptic_overlay
-from deeplab_tf.pictures import colorize, contact_sheet
-from deeplab_tf.postprocess.panoptic_numpy import merge
+from deeplab_tf.pictures import contact_sheet
 from deeplab_tf.training.averages import AveragedWeights
-from deeplab_tf.training.build import batches, is_panoptic
 from deeplab_tf.training.callbacks import Log, StepCallback
 from deeplab_tf.training.config import TrainConfig
 from deeplab_tf.training.curves import draw_curves
+from deeplab_tf.training.objectives import batches
+from deeplab_tf.training.tallies import Tally, tally_for
 from deeplab_tf.training.tensorboard import Board
 
 # Pictures shown in TensorBoard, and the width of each on the sheet.
@@ -107,8 +101,7 @@ class Validation(StepCallback):
         """Scores of the validation split, and a page of a few of its pictures."""
         if self._config.val_split not in self._descriptor.splits:
             return {}, None
-        kind = _PanopticTally if is_panoptic(self._network) else _Tally
-        tally = kind(self._network.info, self._descriptor, self._ignore)
+        tally = tally_for(self._network, self._descriptor, self._ignore)
         shown: list[tuple[np.ndarray, ...]] = []
         for images, labels in self._validation_batches(tally.targets):
             self._check(self.step)
@@ -131,7 +124,7 @@ class Validation(StepCallback):
         )
         return _readable(batches, config.data, config.val_split)
 
-    def _sheet(self, shown: list[tuple[np.ndarray, ...]], tally: "_Tally") -> np.ndarray:
+    def _sheet(self, shown: list[tuple[np.ndarray, ...]], tally: Tally) -> np.ndarray:
         """A row per picture: image, label, prediction."""
         tiles = []
         for image, label, prediction in shown:
@@ -185,84 +178,3 @@ def _score_of(scores: dict) -> float:
     """The one number that says how good a model is."""
     known = (scores[key] for key in ("pq", "foreground_iou", "mean_iou") if key in scores)
     return next(known, 0.0)
-
-
-class _Tally:
-    """Adds up what a model says of the classes of pixels."""
-
-    # What the pipeline gives to compare with.
-    targets = "semantic"
-
-    def __init__(self, info: ModelInfo, descriptor: DatasetDescriptor, ignore: int):
-        self._descriptor, self._ignore = descriptor, ignore
-        self._total = ConfusionMatrix(descriptor.num_classes, ignore)
-        self._foreground: list[float] = []
-
-    def update(self, labels: np.ndarray, outputs: Any) -> np.ndarray:
-        """Adds a batch; what the model predicts there, [B, h, w]."""
-        if isinstance(outputs, dict):
-            outputs = outputs[keys.SEMANTIC_LOGITS]
-        predictions = np.asarray(outputs).argmax(-1)
-        self._total.update(labels, predictions)
-        if self._descriptor.num_classes == 2:
-            hit = ((labels == 1) & (predictions == 1)).sum((1, 2))
-            either = ((labels == 1) | ((predictions == 1) & (labels != self._ignore))).sum((1, 2))
-            self._foreground += (hit / np.maximum(either, 1)).tolist()
-        return predictions
-
-    def scores(self) -> dict:
-        """For the log."""
-        found: dict = {"mean_iou": self._total.mean_iou}
-        if self._foreground:
-            found["foreground_iou"] = float(np.mean(self._foreground))
-        found["class_iou"] = [
-            None if np.isnan(iou) else round(float(iou), 5) for iou in self._total.class_iou
-        ]
-        return found
-
-    def draw(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Labels in colours."""
-        return colorize(labels, self._descriptor.colors)
-
-
-class _PanopticTally(_Tally):
-    """Adds up what a model says of instances too."""
-
-    targets = "instances"
-
-    def __init__(self, info, descriptor, ignore):
-        super().__init__(info, descriptor, ignore)
-        self._settings = merge_settings(info)
-        self._quality = PanopticQuality(
-            descriptor.num_classes,
-            descriptor.thing_classes,
-            descriptor.label_divisor,
-            descriptor.ignore_label,
-        )
-
-    def update(self, labels, outputs):
-        semantic = super().update(labels // self._settings.label_divisor, outputs)
-        heatmaps, offsets = (
-            np.asarray(outputs[key]) for key in (keys.CENTER_HEATMAP, keys.OFFSET_MAP)
-        )
-        found = []
-        for truth, maps in zip(labels, zip(semantic, heatmaps, offsets, strict=True), strict=True):
-            found.append(merge(*maps, self._settings)[keys.PANOPTIC_LABEL])
-            self._quality.update(truth, found[-1])
-        return np.stack(found)
-
-    def scores(self):
-        quality = self._quality
-        parts = {"pq": quality.all, "pq_things": quality.things, "pq_stuff": quality.stuff}
-        found = {name: float(part.pq) for name, part in parts.items() if part.classes}
-        return {"pq": 0.0, **found, **super().scores()}
-
-    def draw(self, image, labels):
-        return panoptic_overlay(
-            image,
-            labels,
-            self._descriptor.colors,
-            self._settings.thing_classes,
-            self._settings.label_divisor,
-            ignore_label=self._settings.void_label,
-        )

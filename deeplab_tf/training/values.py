@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from deeplab_tf.errors import InputError
@@ -101,3 +102,8 @@ def _fit_tuple(value: Any, parts: tuple) -> tuple:
     if len(parts) != len(value):
         raise _UnfitError
     return tuple(_fit(item, part) for item, part in zip(value, parts, strict=True))
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of them, with commas between."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

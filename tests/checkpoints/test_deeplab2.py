@@ -1,15 +1,20 @@
 """Checkpoints of deeplab2: named by attributes, loaded whole or not at all."""
 
+import dataclasses
+import functools
 import json
 import logging
 from pathlib import Path
 
 import deeplab2_models
+import keras
+import mask_transformers
 import numpy as np
 import pytest
 from source_files import write_checkpoint, write_object_checkpoint
 
 import deeplab_tf as dl
+from deeplab_tf.backbones.convnext import Variant
 from deeplab_tf.checkpoints.convert import convert
 from deeplab_tf.checkpoints.deeplab2 import OBJECT_GRAPH, Deeplab2Names, by_attributes
 
@@ -23,6 +28,11 @@ HEADS = dict(
     instance_head_channels=8,
 )
 NARROW = dict(backbone_width_multiplier=0.125, stem_width_multiplier=0.125)
+# MaX-DeepLab has one decoder, and other heads.
+MASK_HEADS = {
+    **{name: 8 for name in HEADS if not name.startswith("instance_")},
+    **dict(pixel_head_channels=8, pixel_channels=8, num_mask_slots=4),
+}
 TINY = dict(
     backbone="axial_resnet_s",
     atrous_rates=(2,),
@@ -38,6 +48,9 @@ CASES = (
     "panoptic_deeplab/resnet50_beta_os32",
     "panoptic_deeplab/swidernet_sac_1_1_1_os16",
     "axial_deeplab/max_deeplab_s_backbone_os16",
+    "max_deeplab/max_deeplab_s_coco",
+    "kmax_deeplab/kmax_convnext_tiny_coco",
+    "kmax_deeplab/kmax_r50_cityscapes",
 )
 
 
@@ -83,11 +96,14 @@ def _assert_holds(model, arrays, leave=lambda path: False):
 def test_names_are_those_of_the_source_both_ways(case):
     """Of a narrow network: names depend on what there is, not on how wide it is."""
     facts = json.loads((GOLDEN / "data" / f"{case}.json").read_text("utf-8"))
-    description = deeplab2_models.describe_model(facts)
-    mobile = "mobilenet" in case
-    narrow = {"depth_multiplier": 0.25} if mobile else NARROW
-    arguments = {**description["arguments"], **HEADS, **narrow}
-    network = getattr(dl, description["class_name"])(**arguments)
+    masks = facts["family"] in ("max_deeplab", "kmax_deeplab")
+    description = (mask_transformers if masks else deeplab2_models).describe_model(facts)
+    narrow = {"depth_multiplier": 0.25} if "mobilenet" in case else NARROW
+    if facts["family"] == "kmax_deeplab":
+        narrow = {}  # its decoder has a shortcut's projection only where widths differ
+    arguments = {**description["arguments"], **(MASK_HEADS if masks else HEADS), **narrow}
+    with keras.StatelessScope(initialize_variables=False):
+        network = getattr(dl, description["class_name"])(**arguments)
     names = Deeplab2Names(network)
     ours = {names.source_name(w.path, network): w.path for w in network.weights}
     assert len(ours) == len(network.weights)
@@ -231,3 +247,132 @@ def test_a_converted_checkpoint_is_the_model(checkpoint, arrays, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert {v["source"] for v in report["variables"]} == set(arrays)
     assert report["left_out"] == ["global_step", "optimizer/iter"]
+
+
+def _max_deeplab(size="s"):
+    options = {**NARROW, **MASK_HEADS, "atrous_rates": (), "backbone_layer_multiplier": 0.34}
+    return dl.MaXDeepLab(3, size, **options)
+
+
+def test_a_pretrained_encoder_gives_all_but_what_masks_need(tmp_path):
+    network = _max_deeplab()
+    arrays = _arrays(network)
+    pretrained = {
+        name: array
+        for name, array in arrays.items()
+        if name.startswith("encoder/")
+        and not any(part in name for part in ("_transformer/", "_extra", "memory_feature"))
+    }
+    before = _values(network)
+    loaded = dl.checkpoints.load(network, write_object_checkpoint(tmp_path / "ckpt-5", pretrained))
+    assert loaded.backbone_only and len(loaded.variables) == len(pretrained)
+    _assert_holds(network, pretrained, leave=lambda path: path in loaded.new)
+    after = _values(network)
+    for path in loaded.new:
+        np.testing.assert_array_equal(after[path], before[path])
+    # One more makes it no backbone.
+    more = "encoder/memory_feature"
+    prefix = write_object_checkpoint(tmp_path / "ckpt-6", {**pretrained, more: arrays[more]})
+    with pytest.raises(dl.InputError, match="missing"):
+        dl.checkpoints.load(network, prefix)
+
+
+def test_the_stacked_decoder_is_a_part_of_the_model_that_has_it():
+    with keras.StatelessScope(initialize_variables=False):
+        network = _max_deeplab("l")
+    names = Deeplab2Names(network)
+    ours = {names.source_name(w.path, network): w.path for w in network.weights}
+    assert len(ours) == len(network.weights)
+    assert all(names.is_weight(name, network) for name in ours)
+    # None of a name that the model doesn't have is passed over.
+    assert names.is_weight("encoder/_decoder_stage1/_block9/_conv1_bn/_conv/kernel", network)
+    assert {
+        "encoder/_decoder_stage1/_block1/_conv1_bn_act/_conv/kernel",
+        "encoder/_decoder_stage3_resized_fuse/_strided_conv_bn1/_batch_norm/gamma",
+        "encoder/_decoder_stage4_extra/_block3_transformer/_pixel_attention/"
+        "_batch_norm_similarity/gamma",
+    } < set(ours)
+
+
+def test_masks_are_converted(tmp_path):
+    network = _max_deeplab()
+    arrays = _arrays(network)
+    config = {"class_name": "MaXDeepLab", "arguments": network.get_config()}
+    config["info"] = {"image_size": [33, 33], "resize": "stretch"}
+    (tmp_path / "model.json").write_text(json.dumps(config), "utf-8")
+    prefix = write_object_checkpoint(tmp_path / "ckpt-5", arrays)
+    convert(prefix, tmp_path / "model.json", tmp_path / "out")
+    _assert_holds(dl.from_preset(tmp_path / "out"), arrays)
+    assert (tmp_path / "out" / "answer.png").is_file()
+
+
+def _kmax_deeplab(backbone="resnet50", num_classes=3, **options):
+    narrow = {**MASK_HEADS, "pixel_decoder_width_multiplier": 0.125, "transformer_filters": 8}
+    narrow |= {"feed_forward_channels": 8, "atrous_rates": (), "low_level": ()}
+    if backbone == "resnet50":
+        narrow |= {**NARROW, "backbone_layer_multiplier": 0.34}
+    return dl.KMaXDeepLab(num_classes, backbone, **narrow, **options)
+
+
+@pytest.fixture
+def convnext(monkeypatch):
+    """A model on a narrow ConvNeXt, and its values as deeplab2 lays them out."""
+    record = dl.BACKBONES["convnext_tiny"]
+    variant = Variant((1, 1, 2, 1), (8, 8, 16, 24))
+    narrow = dataclasses.replace(record, build=functools.partial(record.build.func, variant))
+    monkeypatch.setitem(dl.BACKBONES, "convnext_tiny", narrow)
+    network = _kmax_deeplab("convnext_tiny")
+    arrays = _arrays(network)
+    theirs = dict(arrays)
+    for name, array in arrays.items():
+        if name.endswith("/depthwise_conv/kernel"):
+            theirs[name] = array.swapaxes(2, 3)
+        elif "/pointwise_conv" in name and name.endswith("/kernel"):
+            theirs[name] = array[0, 0]
+    return network, arrays, theirs
+
+
+def test_kernels_of_a_convnext_are_laid_out_anew(convnext, tmp_path):
+    network, arrays, theirs = convnext
+    shapes = {n: theirs[n].shape for n in theirs if theirs[n].shape != arrays[n].shape}
+    assert shapes["encoder/stages/2/layer_with_weights-1/depthwise_conv/kernel"] == (7, 7, 1, 16)
+    assert shapes["encoder/stages/3/layer_with_weights-0/pointwise_conv1/kernel"] == (24, 96)
+    assert len(shapes) == 3 * 5
+    dl.checkpoints.load(network, write_object_checkpoint(tmp_path / "ckpt-5", theirs))
+    _assert_holds(network, arrays)
+
+
+def test_a_kernel_of_a_convnext_that_is_turned_already_is_named(convnext, tmp_path):
+    network, arrays, theirs = convnext
+    name = "encoder/stages/2/layer_with_weights-1/depthwise_conv/kernel"
+    prefix = write_object_checkpoint(tmp_path / "ckpt-5", {**theirs, name: arrays[name]})
+    with pytest.raises(dl.InputError, match=f"1 of another shape: {name} .*transposed"):
+        dl.checkpoints.load(network, prefix)
+
+
+@pytest.mark.parametrize("root", ["encoder/", ""])
+def test_a_convnext_by_itself_gives_the_backbone(convnext, root, tmp_path):
+    network, arrays, theirs = convnext
+    alone = {
+        root + name.removeprefix("encoder/"): array
+        for name, array in theirs.items()
+        if name.startswith("encoder/")
+    }
+    loaded = dl.checkpoints.load(network, write_object_checkpoint(tmp_path / "ckpt-5", alone))
+    assert loaded.backbone_only and len(loaded.variables) == len(alone)
+    _assert_holds(network, arrays, leave=lambda path: not path.startswith("encoder."))
+
+
+def test_other_classes_make_the_heads_of_all_steps_anew(tmp_path, caplog):
+    """Void counts for slots alone, unless it is one of the classes."""
+    source = _kmax_deeplab(num_classes=5, ignore_label=0)
+    arrays = _arrays(source)
+    prefix = write_object_checkpoint(tmp_path / "ckpt-5", arrays)
+    network = _kmax_deeplab(num_classes=3)
+    with caplog.at_level(logging.WARNING):
+        loaded = dl.checkpoints.load(network, prefix)
+    heads = {path.rpartition("/")[0].rpartition(".")[2] for path in loaded.new}
+    assert heads == {"semantic_last_layer", "transformer_class_head"}
+    assert len(loaded.new) == 2 * 8
+    _assert_holds(network, arrays, leave=lambda path: path in loaded.new)
+    assert "has 5 classes, kmax_deeplab 3: the last layer is made anew" in caplog.text

@@ -15,18 +15,23 @@ NETWORKS = [
     ("mobilenet_v3_large", {"depth_multiplier": 0.75}, "MobileNetV3Large"),
     ("mobilenet_v3_small", {}, "MobileNetV3Small"),
     ("resnet_50_caffe", {}, "ResNet50"),
+    ("convnext_tiny", {}, "ConvNeXtTiny"),
 ]
 # What a network of keras.applications wants of pixels; MobileNetV3 has its normalisation inside.
+# ConvNeXt too, but without the border of zeros, which is grey before the normalisation.
 NORMALIZED = {
     "MobileNetV2": lambda pixels: pixels / 127.5 - 1,
     "ResNet50": lambda pixels: pixels[..., ::-1] - np.float32([104.008, 116.669, 122.675]),
+    "ConvNeXtTiny": lambda pixels: np.pad(
+        pixels, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=127.5
+    ),
 }
 
 
-def _random(network, **width):
+def _random(network, input_shape=(64, 96, 3), **width):
     """A model of keras.applications with random weights, statistics included, and raw logits."""
     model = getattr(keras.applications, network)(
-        input_shape=(64, 96, 3), weights=None, classifier_activation=None, **width
+        input_shape=input_shape, weights=None, classifier_activation=None, **width
     )
     random = np.random.RandomState(0)
     for weight in model.weights:
@@ -40,14 +45,14 @@ def _random(network, **width):
 
 @pytest.mark.parametrize(("backbone", "options", "network"), NETWORKS)
 def test_logits_are_those_of_keras_applications(backbone, options, network):
+    pixels = np.random.RandomState(1).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
+    given = NORMALIZED.get(network, lambda pixels: pixels)(pixels)
     width = {"alpha": options.get("depth_multiplier", 1.0)} if "Mobile" in network else {}
-    theirs = _random(network, **width)
+    theirs = _random(network, given.shape[1:], **width)
     ours = dl.ImageClassifier(1000, backbone, **options)
     arrays, origins = read_keras_applications(ours, theirs)
     loaded = assign(ours, checkpoints.Source("theirs", "random", arrays, origins))
     assert len(loaded.variables) == len(ours.weights)
-    pixels = np.random.RandomState(1).uniform(0, 255, (2, 64, 96, 3)).astype("float32")
-    given = NORMALIZED.get(network, lambda pixels: pixels)(pixels)
     wanted = np.asarray(theirs(given, training=False))
     # The two pictures' answers differ, so the comparison can fail.
     spread = np.abs(wanted[0] - wanted[1]).max()

@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from deeplab_tf.datasets.targets import crowd_mask, panoptic_targets, thing_id_targets
+from deeplab_tf.datasets.targets import (
+    crowd_mask,
+    mask_targets,
+    panoptic_targets,
+    thing_id_targets,
+)
 
 THINGS, DIVISOR, IGNORE = (2, 3, 5), 10, 9
 OPTIONS = dict(label_divisor=DIVISOR, thing_classes=THINGS, ignore_label=IGNORE)
@@ -163,3 +168,19 @@ def test_instances_of_the_mask_transformers_are_numbered_by_first_appearance():
 def test_more_instances_than_there_are_numbers_are_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="more instances"):
         thing_id_targets([[21, 22, 23]], label_divisor=10, thing_classes=THINGS, max_thing_id=2)
+
+
+def test_a_mask_transformer_gets_classes_numbered_instances_and_the_same_weights():
+    label = np.array([[0, 35, 35, 21], [20, 21, 35, 99]], np.int32)
+    labels = dict(label_divisor=DIVISOR, thing_classes=THINGS)
+    made = mask_targets(label, **labels, max_thing_id=4, small_instance_area=3)
+    things, classes = thing_id_targets(label, **labels, max_thing_id=4)
+    _, weights = _targets(label, small_instance_area=3)
+    assert made["semantic_label"].numpy().tolist() == [[0, 3, 3, 2], [2, 2, 3, 9]]
+    np.testing.assert_array_equal(made["thing_id_mask"], things)
+    np.testing.assert_array_equal(made["thing_id_class"], classes)
+    np.testing.assert_array_equal(made["semantic_weight"], weights["semantic_logits"])
+    assert made["semantic_weight"].numpy().tolist() == [[1, 1, 1, 3], [1, 3, 1, 1]]
+    plain = mask_targets(label, **labels)
+    assert plain["semantic_weight"].numpy().min() == plain["semantic_weight"].numpy().max() == 1
+    assert plain["thing_id_class"].shape == (128,)

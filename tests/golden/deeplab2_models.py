@@ -58,7 +58,7 @@ def describe_model(case: dict) -> dict:
         "num_classes": head["output_channels"][0],
         "backbone": _RENAMED.get(name, name),
         "output_stride": backbone.pop("output_stride")[0],
-        "low_level": _low_level(panoptic["low_level"]),
+        "low_level": low_level(panoptic["low_level"]),
         "image_pooling_crop_size": case["train_crop_size"],
         "head_channels": head["head_channels"][0],
         "batch_norm_epsilon": float(case["batchnorm"]["epsilon"]),
@@ -74,16 +74,16 @@ def describe_model(case: dict) -> dict:
     assert set(backbone) <= set(known.options), backbone
     if "head_conv_type" in head:
         arguments["head_conv_type"] = head["head_conv_type"][0]
-    arguments |= _decoder(dict(decoder), "")
+    arguments |= decoder_options(dict(decoder))
     instance = panoptic.get("instance", [{}])[0]
     if instance.get("enable") == [False]:
         arguments["tasks"] = "semantic"
     else:
         # Without options of its own, the instance half has the semantic one's.
         own = instance.get("instance_decoder_override", [decoder])[0]
-        arguments |= _decoder(dict(own), "instance_")
+        arguments |= decoder_options(dict(own), "instance_")
         stages = instance.get("low_level_override", panoptic["low_level"])
-        arguments["instance_low_level"] = _low_level(stages)
+        arguments["instance_low_level"] = low_level(stages)
         arguments["instance_head_channels"] = instance["center_head"][0]["head_channels"][0]
     axial = case["family"] == "axial_deeplab"
     info = {"image_size": [case["input"]["height"], case["input"]["width"]]}
@@ -94,13 +94,14 @@ def describe_model(case: dict) -> dict:
 _RENAMED = {f"mobilenet_v3_{size}": f"mobilenet_v3_{size}_deeplab2" for size in ("large", "small")}
 
 
-def _low_level(stages: list[dict]) -> list:
+def low_level(stages: list[dict]) -> list:
+    """Endpoint and channels of each stage of a decoder."""
     return [[stage["feature_key"][0], stage["channels_project"][0]] for stage in stages]
 
 
-def _decoder(options: dict, prefix: str) -> dict:
-    """Constructor arguments for the options of one decoder."""
-    assert options.pop("feature_key") == ["res5"]
+def decoder_options(options: dict, prefix: str = "", *, feature: str = "res5") -> dict:
+    """Constructor arguments for the options of one decoder, which takes that feature."""
+    assert options.pop("feature_key") == [feature]
     arguments = {f"{prefix}decoder_channels": options.pop("decoder_channels")[0]}
     if "aspp_channels" in options:
         arguments[f"{prefix}aspp_channels"] = options.pop("aspp_channels")[0]

@@ -110,11 +110,13 @@ def _outputs(model, image: np.ndarray) -> dict[str, np.ndarray]:
     return {name: keras.ops.convert_to_numpy(value) for name, value in outputs.items()}
 
 
-def close(name: str, ours: np.ndarray, stored: np.ndarray, subsample) -> None:
+def close(
+    name: str, ours: np.ndarray, stored: np.ndarray, subsample, tolerance: float = TOLERANCE
+) -> None:
     """Asserts the largest difference relative to the array's deviation."""
     strides = subsample["strides"] if isinstance(subsample, dict) else subsample
     if strides:
         ours = ours[tuple(slice(None, None, step) for step in strides)]
     assert ours.shape == stored.shape, f"{name}: shape {ours.shape}, stored {stored.shape}"
     error = np.abs(ours - stored).max() / stored.std()
-    assert error <= TOLERANCE, f"{name}: {error:.2e} of the deviation"
+    assert error <= tolerance, f"{name}: {error:.2e} of the deviation"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import caffe_models
 import deeplab2_models
+import mask_transformers
 import numpy as np
 import pytest
 import pytorch_models
@@ -22,6 +23,8 @@ from deeplab_tf.cli import main
 
 FAMILIES = {
     "axial_deeplab": deeplab2_models,
+    "kmax_deeplab": mask_transformers,
+    "max_deeplab": mask_transformers,
     "panoptic_deeplab": deeplab2_models,
     "deeplab_tf1": tf1_semantic,
     "deeplab_v1": caffe_models,
@@ -41,7 +44,8 @@ A_FEW = (
     "mobilenet_v3_small_os32",
     "max_deeplab_s_backbone_os16",
 )
-TENSORFLOW = (tf1_semantic, deeplab2_models)
+OBJECT_BASED = (deeplab2_models, mask_transformers)
+TENSORFLOW = (tf1_semantic, *OBJECT_BASED)
 
 
 def takes_case(path: Path) -> bool:
@@ -65,7 +69,7 @@ def _write(path: Path, folder: Path, change=lambda name, array: {name: array}) -
         arrays |= change(name, array)
     if family is tf1_semantic:
         source = write_checkpoint(folder / "model.ckpt-7", _with_slots(arrays))
-    elif family is deeplab2_models:
+    elif family in OBJECT_BASED:
         source = write_object_checkpoint(folder / "ckpt-60000", arrays)
     else:
         source = write_state_dict(folder / "model.pth", _with_counters(arrays))

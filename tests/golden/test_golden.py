@@ -18,6 +18,8 @@ FAMILIES = {
     "deeplab_tf1_training": "tf1_training",
     "deeplabv3plus_pytorch": "pytorch_models",
     "dense_crf": "dense_crf",
+    "kmax_deeplab": "mask_transformers",
+    "max_deeplab": "mask_transformers",
     "metrics": "panoptic_metrics",
     "panoptic_deeplab": "deeplab2_models",
     "torchvision": "pytorch_models",

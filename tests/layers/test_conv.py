@@ -1,9 +1,18 @@
+import math
+
 import keras
 import numpy as np
 import pytest
 
 from deeplab_tf.layers.channels import make_divisible
-from deeplab_tf.layers.conv import HEAD_BN, activate, conv_bn_act, separable_conv_bn_act
+from deeplab_tf.layers.conv import (
+    HEAD_BN,
+    PANOPTIC_BN,
+    activate,
+    conv1d_bn_act,
+    conv_bn_act,
+    separable_conv_bn_act,
+)
 
 
 def test_explicit_padding_does_not_depend_on_the_parity_of_the_size():
@@ -53,3 +62,28 @@ def test_an_unknown_activation_is_named():
 )
 def test_channel_rounding_never_loses_a_tenth(value, divisor, wanted):
     assert make_divisible(value, divisor) == wanted
+
+
+def test_gelu_is_the_exact_one():
+    x = keras.Input((1,))
+    model = keras.Model(x, activate(x, "gelu", name="gelu"))
+    again = keras.Model.from_config(model.get_config())
+    values = np.linspace(-3, 3, 13, dtype="float32")[:, None]
+    exact = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in values.ravel()]
+    # The usual approximation by tanh is off by 5e-4.
+    np.testing.assert_allclose(np.asarray(again(values)).ravel(), exact, atol=1e-6)
+
+
+def test_a_set_is_projected_item_by_item():
+    items = keras.Input((None, 4))
+    model = keras.Model(items, conv1d_bn_act(items, 6, batch_norm=PANOPTIC_BN, name="slots"))
+    assert [layer.name for layer in model.layers[1:]] == [
+        *("slots", "slots.BatchNorm", "slots.relu")
+    ]
+    kernel = np.asarray(model.get_layer("slots").kernel)
+    assert kernel.shape == (1, 4, 6) and not model.get_layer("slots").use_bias
+    x = np.random.RandomState(0).normal(size=(2, 5, 4)).astype("float32")
+    wanted = np.maximum(x @ kernel[0] / np.sqrt(1 + PANOPTIC_BN.epsilon), 0)
+    np.testing.assert_allclose(np.asarray(model(x)), wanted, atol=1e-6)
+    bare = conv1d_bn_act(items, 6, activation=None, batch_norm=None, name="bare")
+    assert keras.Model(items, bare).get_layer("bare").use_bias

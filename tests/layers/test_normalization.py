@@ -1,9 +1,10 @@
 import keras
 import numpy as np
 import pytest
+from keras.initializers import Constant
 
 from deeplab_tf.layers import normalization
-from deeplab_tf.layers.normalization import BatchNorm, SummedBatchNorm
+from deeplab_tf.layers.normalization import AxesBatchNorm, BatchNorm, SummedBatchNorm
 
 
 def _layer(**options):
@@ -59,6 +60,10 @@ def _terms(count=3):
 def _summed(count=3, kept_axes=(1,), **options):
     layer = SummedBatchNorm(count, kept_axes, momentum=0.9, epsilon=1e-3, **options)
     layer.build((None, 4, None, 6))
+    return _randomized(layer)
+
+
+def _randomized(layer):
     random = np.random.RandomState(1)
     for weight in layer.weights:
         weight.assign(random.uniform(0.5, 1.5, weight.shape))
@@ -94,7 +99,7 @@ def test_a_summed_batch_norm_is_the_sum_of_one_for_each_term(training, kept_axes
     np.testing.assert_allclose(np.asarray(layer.moving_mean).reshape(mean.shape), mean, atol=1e-5)
     moved = np.asarray(layer.moving_variance).reshape(variance.shape)
     np.testing.assert_allclose(moved, variance, rtol=1e-4)
-    scales, shift = layer.scales_and_shift()
+    scales, shift = layer.scale_and_shift()
     by_moving = sum(s * x for s, x in zip(np.asarray(scales), terms, strict=True)) + shift
     np.testing.assert_allclose(np.asarray(layer(terms)), by_moving, atol=1e-5)
 
@@ -126,3 +131,43 @@ def test_a_summed_batch_norm_gives_half_precision_of_float32_statistics():
     # Squares of these don't fit into 16 bits.
     assert np.all(np.isfinite(np.asarray(found)))
     assert np.asarray(layer.moving_variance).max() > 65504
+
+
+@pytest.mark.parametrize(
+    ("kept_axes", "shape"), [((1,), (4,)), ((1, 3), (1, 4, 1, 6)), ((), (1,)), ((3,), (6,))]
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_kept_axes_have_statistics_of_their_own(training, kept_axes, shape):
+    layer, x = _kept(kept_axes), _terms(1)[0]
+    assert {tuple(w.shape) for w in layer.weights} == {shape}
+    wide = tuple(n if axis in kept_axes else 1 for axis, n in enumerate(x.shape))
+    gamma, beta, mean, variance = (np.asarray(w).reshape(wide) for w in layer.weights)
+    moved = mean, variance
+    if training:
+        axes = tuple(axis for axis in range(4) if axis not in kept_axes)
+        old, mean, variance = moved, x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        count = x.size / mean.size
+        # Only a kernel of one axis takes the unbiased variance.
+        followed = variance * (count / (count - 1) if len(kept_axes) < 2 else 1.0)
+        moved = [0.9 * a + 0.1 * b for a, b in zip(old, (mean, followed), strict=True)]
+    wanted = (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
+    np.testing.assert_allclose(np.asarray(layer(x, training=training)), wanted, atol=1e-5)
+    for weight, value in zip((layer.moving_mean, layer.moving_variance), moved, strict=True):
+        np.testing.assert_allclose(np.asarray(weight), value.reshape(shape), rtol=1e-4, atol=1e-6)
+
+
+def test_all_numbers_may_share_one_scale_that_begins_small():
+    layer = AxesBatchNorm((), momentum=0.9, epsilon=1e-3, gamma_initializer=Constant(0.1))
+    x = _terms(1)[0]
+    y = np.asarray(layer(x, training=True))
+    np.testing.assert_allclose(y.std(), 0.1, rtol=1e-2)
+    np.testing.assert_allclose(y, (x - x.mean()) * 0.1 / np.sqrt(x.var() + 1e-3), atol=1e-6)
+    again = AxesBatchNorm.from_config(layer.get_config())
+    again.build((None, 2, 3, 4))
+    assert again.kept_axes == () and np.asarray(again.gamma) == np.float32(0.1)
+
+
+def _kept(kept_axes, **options):
+    layer = AxesBatchNorm(kept_axes, momentum=0.9, epsilon=1e-3, **options)
+    layer.build((None, 4, None, 6))
+    return _randomized(layer)

@@ -7,6 +7,7 @@ from deeplab_tf.layers.resize import (
     ResizeOffsetsLike,
     resize_bilinear,
     resize_nearest,
+    resize_rows,
     scale_dimension,
 )
 
@@ -33,6 +34,15 @@ def test_bilinear_resize_keeps_the_corners_and_equals_the_reference(size):
     np.testing.assert_allclose(ours[:, 0, 0], x[:, 0, 0], atol=1e-6)
     if min(size) > 1:
         np.testing.assert_allclose(ours[:, -1, -1], x[:, -1, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(129, 65), (12, 9), (1, 1), (33, 2)])
+def test_some_rows_are_those_of_the_whole(size):
+    x = np.random.RandomState(0).rand(2, 33, 17, 3).astype("float32")
+    whole = np.asarray(resize_bilinear(x, size))
+    for rows in (np.arange(size[0]), np.array([size[0] - 1, 0, 0, size[0] // 2])):
+        some = np.asarray(resize_rows(x, rows.astype("int32"), size))
+        np.testing.assert_allclose(some, whole[:, rows], atol=1e-6)
 
 
 def test_nearest_resize_rounds_ties_upwards():

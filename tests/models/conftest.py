@@ -9,10 +9,11 @@ import pytest
 from keras.initializers import TruncatedNormal, VarianceScaling
 
 import deeplab_tf as dl
-from deeplab_tf.backbones import BACKBONES, axial_resnet, resnet, xception
+from deeplab_tf.backbones import BACKBONES, axial_resnet, convnext, resnet, xception
 
-# Of the backbones that have an option for it.
+# Of the backbones that have an option for it, and an output stride where there is but one.
 NARROW = {
+    "convnext_tiny": {"output_stride": 32},
     "mobilenet_v2": {"depth_multiplier": 0.25},
     "nas_pnasnet": {"nas_architecture_options": {"nas_stem_output_num_conv_filters": 4}},
     # Down to stride 32, back up, and on with the head, without which the stride is fixed.
@@ -31,7 +32,7 @@ def _eighth(filters):
 
 
 def _narrow(record):
-    """A ResNet's or Xception's record, an eighth as wide as it is; others as is."""
+    """A ResNet's, Xception's or ConvNeXt's record, an eighth as wide; others as they are."""
     variant = next(iter(getattr(record.build, "args", ())), None)
     if isinstance(variant, xception.Variant):
         blocks = (dataclasses.replace(x, filters=_eighth(x.filters)) for x in variant.blocks)
@@ -40,9 +41,12 @@ def _narrow(record):
         variant = dataclasses.replace(variant, stem=_eighth(variant.stem))
     elif isinstance(variant, axial_resnet.Variant):
         variant = dataclasses.replace(variant, width=0.125, blocks=(2, 2, 2, 2))
+    elif isinstance(variant, convnext.Variant):
+        variant = convnext.Variant(blocks=(1, 1, 2, 1), widths=_eighth(variant.widths))
     else:
         return record
-    return dataclasses.replace(record, build=functools.partial(record.build.func, variant))
+    build = functools.partial(record.build.func, variant, **record.build.keywords)
+    return dataclasses.replace(record, build=build)
 
 
 @pytest.fixture(scope="module")

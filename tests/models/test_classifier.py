@@ -108,7 +108,7 @@ NAMES = {
 }
 DROPOUT = {
     **{"mobile": 0.2, "xception": 0.5, "resnet": 0.0, "nas": 0.0, "vgg": 0.5},
-    **{"wide": 0.0, "swide": 0.0, "axial": 0.0, "max": 0.0},
+    **{"wide": 0.0, "swide": 0.0, "axial": 0.0, "max": 0.0, "convnext": 0.0},
 }
 
 

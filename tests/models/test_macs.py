@@ -7,6 +7,8 @@ import pytest
 from keras import layers
 
 import deeplab_tf as dl
+from deeplab_tf.layers.dual_path_transformer import LearnedMemory
+from deeplab_tf.layers.slot_masks import SlotMasks
 from deeplab_tf.models.macs import count
 from deeplab_tf.models.presets import PRESETS
 
@@ -36,6 +38,14 @@ def test_each_kind_of_layer_counts_as_by_hand():
         216 + 2 * 8 + 144 + (5 * 5 * 8 + 8) + (3 * 3 * 8 + 8 * 4) + (4 * 10 + 10)
     )
     assert found.image_size == (17, 32)
+
+
+def test_slots_are_counted_and_a_layer_with_two_inputs_is_asked_with_both_shapes():
+    image = keras.Input((None, None, 3))
+    slots = LearnedMemory(5, 3, name="memory")(image)
+    slots = layers.Conv1D(3, 1, use_bias=False)(slots)
+    found = count(keras.Model(image, SlotMasks()([image, slots])), (7, 4))
+    assert found.multiply_adds == 5 * 3 * 3 + 7 * 4 * 3 * 5
 
 
 def test_the_size_is_the_models_own_if_it_has_one():

@@ -8,7 +8,7 @@ import pytest
 from deeplab_tf import keys
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
-from deeplab_tf.training.build import build_model, build_optimizer, class_weights
+from deeplab_tf.training.build import build_model, build_optimizer
 from deeplab_tf.training.config import (
     LossConfig,
     OptimizerConfig,
@@ -18,6 +18,7 @@ from deeplab_tf.training.config import (
     load_config,
     summary,
 )
+from deeplab_tf.training.objectives import class_weights
 
 
 def test_overrides_reach_every_level_in_the_declared_type(tiny_config):

@@ -17,12 +17,13 @@ from deeplab_tf.inference.base import Runner
 from deeplab_tf.losses.panoptic import CenterLoss, OffsetLoss, SemanticLoss
 from deeplab_tf.models.info import ModelInfo
 from deeplab_tf.models.presets import from_preset
-from deeplab_tf.training.build import build_losses, build_model
+from deeplab_tf.training.build import build_model
 from deeplab_tf.training.config import LossConfig, ModelConfig, PanopticConfig, TrainConfig
 from deeplab_tf.training.evaluate import evaluate
+from deeplab_tf.training.objectives import build_losses
 from deeplab_tf.training.report import write_report
+from deeplab_tf.training.tallies import CenterTally
 from deeplab_tf.training.train import train
-from deeplab_tf.training.validation import _PanopticTally
 
 CLASSES, DISC, DIVISOR, VOID = ("ground", "disc", "bar"), 1, 256, 255
 INFO = ModelInfo(
@@ -269,7 +270,7 @@ def test_a_report_has_the_numbers_the_table_and_a_column(disc_folder, disc_recor
 
 def test_validation_pictures_leave_void_clear(disc_records):
     descriptor = DatasetDescriptor.load(disc_records)
-    tally = _PanopticTally(INFO, descriptor, VOID)
+    tally = CenterTally(INFO, descriptor, VOID)
     image = np.full((9, 8, 3), 100, np.uint8)
     label = np.full((9, 8), VOID * DIVISOR, np.int32)
     label[6:] = DISC * DIVISOR + 1
