@@ -23,8 +23,8 @@ class ModelInfo:
         thing_classes: label values of the classes whose instances are told apart.
         label_divisor: panoptic labels are class * label_divisor + instance; None of a model that
             tells no instances apart.
-        merge: settings by which a panoptic model's maps are merged, where they aren't the
-            defaults of `MergeSettings`.
+        merge: settings by which a panoptic model's answers are merged, where they aren't the
+            defaults: of `MergeSettings`, or of `MaskSettings`, whose rules are others.
     """
 
     classes: tuple[str, ...] = ()

@@ -177,8 +177,8 @@ def test_slots_have_no_order():
     pixels, memory = _normal(1, 3, 5, PIXELS), _normal(1, 4, MEMORY)
     order = [2, 0, 3, 1]
     found, moved = _run(model, pixels, memory), _run(model, pixels, memory[:, order])
-    np.testing.assert_allclose(moved[0], found[0], atol=1e-5)
-    np.testing.assert_allclose(moved[1], found[1][:, order], atol=1e-5)
+    np.testing.assert_allclose(moved[0], found[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(moved[1], found[1][:, order], rtol=1e-5, atol=1e-5)
 
 
 def test_open_and_fixed_sides_give_the_same():

@@ -45,6 +45,7 @@ def test_neither_a_shift_nor_a_scale_of_the_logits_matters():
     np.testing.assert_array_equal(plain, moved)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_values_learn_from_their_slot_and_logits_from_nothing():
     values, logits = _inputs()
     inputs = [keras.Input(x.shape[1:]) for x in (values, logits)]
