@@ -421,7 +421,7 @@ def test_one_ordered_pass_has_the_targets_of_each_record(scene_records):
 def test_targets_that_records_can_not_give_are_refused(shapes_records, scene_records):
     with pytest.raises(InputError, match="tell no instances apart"):
         pipeline(shapes_records, "train", targets="panoptic", **OPTIONS)
-    with pytest.raises(InputError, match="semantic, panoptic or instances; got 'centers'"):
+    with pytest.raises(InputError, match="semantic, panoptic, masks, instances; got 'centers'"):
         pipeline(scene_records, "train", targets="centers", **OPTIONS)
 
 
