@@ -32,8 +32,7 @@ CORE = [
     "protobuf",
     # Labels, metrics and weights outside the graph.
     "numpy",
-    # Matches masks and segments in the mask transformers' loss. Keras' own tests need no solver;
-    # this one is in C++, exact, and on every platform.
+    # Matches slots with masks in the mask transformers' loss: exact, in C++, and on every platform.
     "scipy",
     # Reads and writes pictures.
     "pillow",

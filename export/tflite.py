@@ -112,8 +112,8 @@ def convert(
         raise InputError(f"labels is one of {', '.join(OUTPUTS)}; got {labels!r}.")
     if instances_by(model) == "masks":
         raise InputError(
-            f"{model.name} is a mask transformer, whose masks are put together by operators that "
-            "TFLite doesn't have; export a SavedModel (--to saved_model)."
+            f"{model.name} is a mask transformer, and nothing here merges the masks that a .tflite "
+            "file would give; export a SavedModel (--to saved_model), which merges inside."
         )
     if instances_by(model) and OUTPUTS[labels] == LABELS:
         raise InputError(

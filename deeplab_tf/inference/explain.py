@@ -9,7 +9,7 @@ from deeplab_tf.inference.base import Runner, class_name, softmax
 from deeplab_tf.inference.masks import mask_scores
 from deeplab_tf.inference.runner import KerasRunner
 from deeplab_tf.inference.segment import Segmentation
-from deeplab_tf.models.mask_classes import class_order, classes_of_channels
+from deeplab_tf.models.mask_classes import order_of_channels
 from deeplab_tf.pictures import contact_sheet, voc_colors
 
 _COLUMNS = 4
@@ -50,8 +50,7 @@ def explain(runner: Runner, image: np.ndarray, *, slots: int = 10) -> np.ndarray
     settings, info = scores.settings, runner.info
     probabilities = softmax(scores.mask_logits)
     classes = softmax(scores.class_logits)
-    count = classes_of_channels(classes.shape[-1], settings.void_label)
-    order = class_order(count, settings.thing_classes, settings.void_label)
+    order = order_of_channels(classes.shape[-1], settings.thing_classes, settings.void_label)
     for slot in _strongest(probabilities, classes)[:slots]:
         best = int(classes[slot, :-1].argmax())
         caption = f"{class_name(info, order[best])} {classes[slot, best]:.2f}\nslot {slot}"

@@ -11,7 +11,7 @@ from deeplab_tf import keys
 from deeplab_tf.inference.base import Prepared, label_dtype, softmax
 from deeplab_tf.inference.panoptic import PanopticScoreMap, mask_settings
 from deeplab_tf.models.info import ModelInfo
-from deeplab_tf.models.mask_classes import class_order, classes_of_channels
+from deeplab_tf.models.mask_classes import order_of_channels
 from deeplab_tf.postprocess.mask_settings import MaskSettings
 
 
@@ -95,8 +95,8 @@ def mask_scores(
 
 def _class_probabilities(mask_logits, class_logits, settings: MaskSettings) -> np.ndarray:
     """Of each cell, by the data set's order of classes: float32 [h, w, classes]."""
-    count = classes_of_channels(class_logits.shape[-1], settings.void_label)
-    order = class_order(count, settings.thing_classes, settings.void_label)
+    order = order_of_channels(class_logits.shape[-1], settings.thing_classes, settings.void_label)
+    count = len(order) + (settings.void_label <= len(order))  # where void is one of the classes
     of_slots = np.zeros((len(class_logits), count), np.float32)
     of_slots[:, order] = softmax(class_logits)[:, :-1]
     found = softmax(mask_logits) @ of_slots

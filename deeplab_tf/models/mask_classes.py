@@ -18,12 +18,6 @@ def class_channels(num_classes: int, ignore_label: int | None) -> int:
     return len(class_order(num_classes, (), ignore_label)) + 1
 
 
-def classes_of_channels(channels: int, ignore_label: int | None) -> int:
-    """How many classes the data set has of a model whose slots choose from so many."""
-    known = channels - 1
-    return known + 1 if ignore_label is not None and ignore_label <= known else known
-
-
 def class_order(
     num_classes: int, thing_classes: Collection[int], ignore_label: int | None
 ) -> tuple[int, ...]:
@@ -45,3 +39,13 @@ def class_order(
         )
     things = sorted(set(thing_classes))
     return (*things, *(n for n in classes if n not in things))
+
+
+def order_of_channels(
+    channels: int, thing_classes: Collection[int], ignore_label: int | None
+) -> tuple[int, ...]:
+    """`class_order` of a model whose slots choose from so many channels, void among them."""
+    known = channels - 1
+    # Void is one of the data set's numbers: there is one more than slots know.
+    is_class = ignore_label is not None and ignore_label <= known
+    return class_order(known + is_class, thing_classes, ignore_label)

@@ -18,7 +18,7 @@ from keras import ops
 from deeplab_tf import keys
 from deeplab_tf.errors import InputError
 from deeplab_tf.layers.resize import resize_rows
-from deeplab_tf.models.mask_classes import class_order, classes_of_channels
+from deeplab_tf.models.mask_classes import order_of_channels
 from deeplab_tf.postprocess.bands import by_bands, count, in_turn, largest, value_at
 from deeplab_tf.postprocess.mask_settings import RULES, MaskSettings
 
@@ -84,8 +84,7 @@ def _classes_of(masks, logits, settings: MaskSettings) -> np.ndarray:
             f"label_divisor is above the number of slots, {masks[-1]}; got "
             f"{settings.label_divisor}."
         )
-    number = classes_of_channels(logits[-1], settings.void_label)
-    order = class_order(number, settings.thing_classes, settings.void_label)
+    order = order_of_channels(logits[-1], settings.thing_classes, settings.void_label)
     return np.array(order, np.int32)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from deeplab_tf import checkpoints, keys
-from deeplab_tf.backbones import BACKBONES
 from deeplab_tf.checkpoints import tf1
+from deeplab_tf.checkpoints.backbone import beside_the_backbone
 from deeplab_tf.datasets import DatasetDescriptor
 from deeplab_tf.errors import InputError
 from deeplab_tf.inference.panoptic import center_settings, mask_settings
@@ -204,10 +204,9 @@ def _with_backbone_of(source: SegmentationModel, model: SegmentationModel, init:
     Raises:
         InputError: they have different backbones.
     """
-    theirs, ours = (m.get_config()["backbone"] for m in (source, model))
-    scope = f"{BACKBONES[ours].scope}."
-    known = {w.path: w for w in source.weights if w.path.startswith(scope)}
-    wanted = [w for w in model.weights if w.path.startswith(scope)]
+    theirs, ours = source.backbone_name, model.backbone_name
+    known, new = {w.path: w for w in source.weights}, set(beside_the_backbone(model))
+    wanted = [w for w in model.weights if w.path not in new]
     if any(w.path not in known or known[w.path].shape != w.shape for w in wanted):
         settings = {
             key: value
