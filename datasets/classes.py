@@ -122,6 +122,15 @@ COCO_PANOPTIC = Classes(
     label_divisor=256,
     category_ids=(0, *class_lists.COCO_IDS),
 )
+ADE20K_PANOPTIC = Classes(
+    names=class_lists.ADE20K_NAMES,
+    colors=voc_colors(len(class_lists.ADE20K_NAMES)),
+    ignore_label=0,
+    things=class_lists.ADE20K_THINGS,
+    label_divisor=1000,
+    # Of its panoptic JSON files, which count from 0.
+    category_ids=(255, *range(150)),
+)
 # Its label values are category ids minus one.
 COCO_STUFF = Classes(
     names=class_lists.COCO_STUFF_NAMES,
@@ -140,6 +149,7 @@ KNOWN = {
     "voc": VOC,
     "cityscapes_panoptic": CITYSCAPES_PANOPTIC,
     "coco_panoptic": COCO_PANOPTIC,
+    "ade20k_panoptic": ADE20K_PANOPTIC,
     "coco_stuff": COCO_STUFF,
 }
 

@@ -55,7 +55,7 @@ KINDS = {
     ),
     "no instances": (
         "masks have no PNG of instance numbers",
-        "Add them to instances/, or list the pictures to use in train.txt.",
+        "Add them, or list the pictures to use in train.txt.",
     ),
     "no entry": (
         "panoptic PNGs have no entry in the JSON file",
@@ -85,6 +85,10 @@ KINDS = {
     "instances": (
         "instance numbers reach the divisor, so that they can't be told from classes",
         "Number instances from 1 in each picture, or give a larger --label-divisor.",
+    ),
+    "category": (
+        "PNGs contradict the data set's list of categories",
+        "Copy or download them again; smoothing and JPEG make such values, too.",
     ),
     "divisor": ("labels aren't class * divisor + instance", ""),
     "stuff": (

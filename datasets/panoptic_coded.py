@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from deeplab_tf.datasets.classes import (
+    ADE20K_PANOPTIC,
     CITYSCAPES_PANOPTIC,
     COCO_PANOPTIC,
     Classes,
@@ -14,6 +15,7 @@ from deeplab_tf.datasets.folder import SPLITS, Listing, read_indices
 from deeplab_tf.datasets.panoptic_source import (
     PanopticFolder,
     Read,
+    folder_split,
     layout_pictures,
     short_id,
     size_text,
@@ -93,8 +95,8 @@ def list_coded(root: Path, files, classes, label_divisor: int | None) -> Panopti
                 problems.append(("listed twice", f"{path}: {stem}"))
             elif png is not None:
                 masks[stem], entries[stem], json_of[stem] = png, entry, path
-                if split is not None and stem in images:
-                    indices.setdefault(split, []).append(stem)
+                if stem in images and (name := split or folder_split(root, images[stem])):
+                    indices.setdefault(name, []).append(stem)
             elif stem in images:
                 problems.append(("no png", f"{path}: {entry.file_name}"))
             else:
@@ -123,8 +125,11 @@ def _category_classes(categories: tuple[Category, ...], given) -> tuple[Classes,
     """Classes of a JSON file's categories, and the category id by label value."""
     ordered = sorted(categories, key=lambda category: category.id)
     ids, names = tuple(c.id for c in ordered), tuple(c.name for c in ordered)
-    if given is not None:
-        found = find_classes(given)
+    found, known = None if given is None else find_classes(given), _known_classes(ordered)
+    if known is not None and found in (None, known):
+        coded = (known.category_ids[0], *ids) if known.ignored == 0 else ids
+        return dataclasses.replace(known, category_ids=coded), coded
+    if found is not None:
         by_name = dict(zip(names, ids, strict=True))
         lacking = [name for name in names if name not in found.names]
         if lacking:
@@ -137,11 +142,6 @@ def _category_classes(categories: tuple[Category, ...], given) -> tuple[Classes,
         flags = tuple(found.names.index(c.name) for c in ordered if c.is_thing)
         found = dataclasses.replace(found, things=found.things or tuple(sorted(flags)))
         return found, coded
-    for known in (COCO_PANOPTIC, CITYSCAPES_PANOPTIC):
-        first = 1 if known.ignored == 0 else 0
-        if names == known.names[first:]:
-            coded = (0, *ids) if first else ids
-            return dataclasses.replace(known, category_ids=coded), coded
     colors = voc_colors(len(ordered))
     found = Classes(
         names=names,
@@ -151,6 +151,18 @@ def _category_classes(categories: tuple[Category, ...], given) -> tuple[Classes,
         category_ids=ids,
     )
     return found, ids
+
+
+def _known_classes(ordered: list[Category]) -> Classes | None:
+    """The known list that a file's categories are, in the order of their ids."""
+    names = tuple(c.name for c in ordered)
+    for known in (COCO_PANOPTIC, CITYSCAPES_PANOPTIC):
+        if names == known.names[known.ignored == 0 :]:
+            return known
+    # Files of ADE20K differ in its names ("road", "road, route"), but not in which are things.
+    things = tuple(label for label, c in enumerate(ordered, start=1) if c.is_thing)
+    is_ade20k = len(ordered) == 150 and things == ADE20K_PANOPTIC.things
+    return ADE20K_PANOPTIC if is_ade20k else None
 
 
 @dataclasses.dataclass(frozen=True)

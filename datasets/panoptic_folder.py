@@ -17,6 +17,12 @@ Cityscapes:
     my_set/gtFine/SPLIT/CITY/ID_gtFine_instanceIds.png
     my_set/gtFine/cityscapes_panoptic_SPLIT.json     taken first, with the folder of its name
 
+ADE20K:
+    my_set/images/{training,validation}/ID.jpg
+    my_set/annotations/{training,validation}/ID.png            classes, 0 for none of the 150
+    my_set/annotations_instance/{training,validation}/ID.png   red: category, green: instance
+    my_set/ade20k_panoptic_{train,val}.json          taken first, with the folders of their names
+
 Splits are those of train.txt, val.txt and test.txt, else the published ones, else every tenth
 picture is for validation.
 """
@@ -27,6 +33,7 @@ from pathlib import Path
 from deeplab_tf.datasets.classes import read_classes
 from deeplab_tf.datasets.findings import KINDS, TOLERATED
 from deeplab_tf.datasets.folder import class_file, split_listing
+from deeplab_tf.datasets.panoptic_ade20k import is_ade20k, list_ade20k
 from deeplab_tf.datasets.panoptic_cityscapes import list_cityscapes
 from deeplab_tf.datasets.panoptic_coded import json_files, list_coded
 from deeplab_tf.datasets.panoptic_pairs import INSTANCES, list_pairs
@@ -42,7 +49,7 @@ def is_panoptic(root: str | os.PathLike, annotations: str | os.PathLike | None =
     root = Path(root)
     if annotations is not None or (root / "gtFine").is_dir():
         return True
-    if (root / "panoptic").is_dir() or json_files(root):
+    if (root / "panoptic").is_dir() or json_files(root) or is_ade20k(root):
         return True
     if not (root / INSTANCES).is_dir():
         return False
@@ -77,6 +84,8 @@ def list_panoptic(
         return list_coded(root, files, classes, label_divisor)
     if (root / "gtFine").is_dir():
         return list_cityscapes(root, classes, label_divisor)
+    if is_ade20k(root):
+        return list_ade20k(root, classes, label_divisor)
     if (root / "panoptic").is_dir():
         raise InputError(
             f"{root}: panoptic/ has PNGs, but there is no panoptic.json beside it, which says what "

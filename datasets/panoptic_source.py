@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,18 +146,41 @@ def short_id(stem: str) -> str:
 def layout_pictures(root: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
     """ID -> picture, wherever a layout keeps them; and files of an ID that was there before."""
     plain = root / "images"
-    places = [plain] if plain.is_dir() else [root / f"{split}2017" for split in SPLITS]
     if (root / "leftImg8bit").is_dir():
-        places = sorted(path for path in (root / "leftImg8bit").glob("*/*") if path.is_dir())
-    images: dict[str, Path] = {}
+        images, doubles = _files_of(sorted((root / "leftImg8bit").glob("*/*")))
+    elif plain.is_dir():
+        images, doubles = nested_files(plain)
+    else:
+        images, doubles = _files_of([root / f"{split}2017" for split in SPLITS])
+    if not images:
+        raise InputError(f"{plain}: no pictures in there; put them there, as JPEG or PNG.")
+    return images, doubles
+
+
+def nested_files(folder: Path) -> tuple[dict[str, Path], tuple[Path, ...]]:
+    """ID -> file of a folder, or of its sub-folders where it has none itself; and doubles."""
+    found, doubles = _files_of([folder])
+    if found or not folder.is_dir():
+        return found, doubles
+    return _files_of(sorted(folder.iterdir()))
+
+
+def _files_of(places: Iterable[Path]) -> tuple[dict[str, Path], tuple[Path, ...]]:
+    """ID -> file of the folders among these, and files of an ID that was there before."""
+    files: dict[str, Path] = {}
     doubles: list[Path] = []
     for place in places:
         found, more = picture_files(place)
         doubles += more
         for stem, path in found.items():
-            if short_id(stem) in images:
+            if short_id(stem) in files:
                 doubles.append(path)
-            images.setdefault(short_id(stem), path)
-    if not images:
-        raise InputError(f"{plain}: no pictures in there; put them there, as JPEG or PNG.")
-    return images, tuple(doubles)
+            files.setdefault(short_id(stem), path)
+    return files, tuple(doubles)
+
+
+def folder_split(root: Path, picture: Path) -> str | None:
+    """The split that a sub-folder of images/ stands for: training, validation and the like."""
+    if picture.parent.parent != root / "images":
+        return None
+    return next((split for split in SPLITS if picture.parent.name.startswith(split)), None)

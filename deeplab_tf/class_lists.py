@@ -58,6 +58,31 @@ straw, structural-other, table, tent, textile-other, towel, tree, vegetable, wal
 wall-concrete, wall-other, wall-panel, wall-stone, wall-tile, wall-wood, water-other,
 waterdrops, window-blind, window-other, wood,
 """
+# The 150 classes of the scene parsing benchmark behind "other", whose pixels don't count.
+_ADE20K = """
+other, wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
+person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf,
+house, sea, mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub,
+railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink, skyscraper,
+fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow, screen door,
+stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill, bench,
+countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade machine, hovel,
+bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television, airplane,
+dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van,
+ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket,
+waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot,
+animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light,
+tray, ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass,
+clock, flag
+"""
+# Of these; the other hundred are things.
+_ADE20K_STUFF = """
+wall, building, sky, floor, tree, ceiling, road, grass, sidewalk, earth, mountain, plant, water,
+house, sea, rug, field, rock, base, sand, skyscraper, grandstand, path, runway, stairway, river,
+bridge, blind, hill, bar, hovel, tower, dirt track, land, escalator, buffet, poster, stage,
+conveyer belt, canopy, swimming pool, waterfall, tent, cradle, tank, lake, blanket, pier,
+crt screen, shower
+"""
 VOC_NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
     *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
@@ -90,5 +115,10 @@ def _row(item: str) -> tuple[int, str, tuple[int, int, int]]:
 
 COCO_IDS, COCO_NAMES, COCO_COLORS = zip(*map(_row, _items(_COCO)), strict=True)
 COCO_STUFF_NAMES = tuple(_items(_COCO_STUFF))
+ADE20K_NAMES = tuple(_items(_ADE20K))
 # Among the 134 classes of deeplab2, whose first is void.
 COCO_THINGS = tuple(range(1, 81))
+# The n-th of them is category n of the instances that ADE20K publishes.
+ADE20K_THINGS = tuple(
+    sorted(map(ADE20K_NAMES.index, {*ADE20K_NAMES[1:]} - {*_items(_ADE20K_STUFF)}))
+)

@@ -14,7 +14,7 @@ _CLASSES = click.option(
     "--classes",
     metavar="FILE|LIST",
     help="A class file elsewhere, or a known list: binary, portrait, camvid, voc, coco_stuff, "
-    "cityscapes_panoptic, coco_panoptic.",
+    "cityscapes_panoptic, coco_panoptic, ade20k_panoptic.",
 )
 _ANNOTATIONS = click.option(
     "--annotations",
@@ -47,6 +47,9 @@ def command():
                        1 or 0, or a file segments.json lists categories instead of it
       panoptic/ID.png  segment ids as COCO writes them, and panoptic.json beside
       gtFine/          Cityscapes as published, beside leftImg8bit/
+      annotations_instance/
+                       ADE20K as published, beside annotations/ and images/training/; or
+                       ade20k_panoptic_train.json with its folder
     """
 
 

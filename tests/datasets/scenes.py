@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deeplab_tf.datasets.classes import CITYSCAPES_PANOPTIC
+from deeplab_tf.datasets.classes import ADE20K_PANOPTIC, CITYSCAPES_PANOPTIC
 from deeplab_tf.panoptic_format import CITYSCAPES_IDS, encode_ids
 
 SIZE = (12, 16)
@@ -203,4 +203,84 @@ def write_cityscapes_json(root: Path) -> Path:
         path = root / "gtFine" / f"cityscapes_panoptic_{split}_trainId.json"
         value = {"images": images, "annotations": annotations, "categories": categories}
         path.write_text(json.dumps(value))
+    return root
+
+
+# ADE20K's classes for those of a scene, and the categories and numbers of its instances; numbers
+# run over all classes of a picture, in an order of their own.
+ADE20K = {ROAD: 7, SKY: 3, PERSON: 13, CAR: 21, 255: 0}
+_ADE20K_INSTANCES = {(PERSON, 1): (4, 7), (PERSON, 2): (4, 3), (CAR, 1): (9, 5)}
+_ADE20K_PICTURES = (("training", "train", 0), ("training", "train", 1), ("validation", "val", 2))
+
+
+def ade20k(seed: int = 0) -> np.ndarray:
+    """What both layouts of ADE20K must be read as."""
+    label, instance = scene(seed)
+    wanted = np.zeros(SIZE, np.int32)
+    wanted[label == ROAD], wanted[label == SKY] = 7000, 3000
+    # Person 2 has the lower number. The crowd is a thing without an instance: void.
+    wanted[(label == PERSON) & (instance == 1)] = 13002
+    wanted[(label == PERSON) & (instance == 2)] = 13001
+    wanted[(label == CAR) & (instance == 1)] = 21001
+    return wanted
+
+
+def write_ade20k_maps(root: Path, folder: str, name: str, label, pairs) -> None:
+    """The PNG of classes and that of categories and numbers [H, W, 2] of a picture."""
+    save(root / "annotations" / folder / f"{name}.png", label)
+    pixels = np.concatenate([pairs, np.zeros_like(pairs[..., :1])], -1)
+    save(root / "annotations_instance" / folder / f"{name}.png", pixels)
+
+
+def write_ade20k(root: Path) -> Path:
+    """images/, annotations/ and annotations_instance/ as published, and a picture of the test."""
+    for folder, split, seed in _ADE20K_PICTURES:
+        name = f"ADE_{split}_{seed:08d}"
+        label, instance = scene(seed)
+        pairs = np.zeros((*SIZE, 2), np.int32)
+        for (kind, number), pair in _ADE20K_INSTANCES.items():
+            pairs[(label == kind) & (instance == number)] = pair
+        write_image(root / "images" / folder / f"{name}.jpg", seed)
+        write_ade20k_maps(root, folder, name, np.vectorize(ADE20K.get)(label), pairs)
+    write_image(root / "images" / "testing" / "ADE_test_00000001.jpg", 9)
+    return root
+
+
+def ade20k_categories() -> list[dict]:
+    """As converted files list them: from 0, under names of their own."""
+    return [
+        {"id": label - 1, "name": f"{name}, or so", "isthing": int(label in ADE20K_PANOPTIC.things)}
+        for label, name in enumerate(ADE20K_PANOPTIC.names)
+        if label
+    ]
+
+
+def write_ade20k_entries(root: Path, split: str, drawn: dict) -> None:
+    """ade20k_panoptic_SPLIT.json and its PNGs: name -> segment ids [H, W], category by id."""
+    images, annotations = [], []
+    for name, (ids, segments) in drawn.items():
+        save(root / f"ade20k_panoptic_{split}" / f"{name}.png", encode_ids(ids))
+        listed = [{"id": id, "category_id": c, "iscrowd": 0} for id, c in segments.items()]
+        height, width = ids.shape
+        images.append({"id": name, "file_name": f"{name}.jpg", "height": height, "width": width})
+        annotations.append({"image_id": name, "file_name": f"{name}.png", "segments_info": listed})
+    value = {"images": images, "annotations": annotations, "categories": ade20k_categories()}
+    (root / f"ade20k_panoptic_{split}.json").write_text(json.dumps(value))
+
+
+def write_ade20k_json(root: Path) -> Path:
+    """images/ and ade20k_panoptic_SPLIT.json with PNGs, as a conversion leaves them."""
+    drawn: dict[str, dict] = {"train": {}, "val": {}}
+    for folder, split, seed in _ADE20K_PICTURES:
+        name = f"ADE_{split}_{seed:08d}"
+        label, instance = scene(seed)
+        ids, segments = np.zeros(SIZE, np.int32), {}
+        parts = (((SKY, 0), 2, 60000), ((ROAD, 0), 6, 70), ((PERSON, 2), 12, 11))
+        for (kind, number), category, id in (*parts, ((CAR, 1), 20, 9), ((PERSON, 1), 12, 5)):
+            ids[(label == kind) & (instance == number)] = id
+            segments[id] = category
+        write_image(root / "images" / folder / f"{name}.jpg", seed)
+        drawn[split][name] = (ids, segments)
+    for split, found in drawn.items():
+        write_ade20k_entries(root, split, found)
     return root

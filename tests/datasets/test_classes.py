@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deeplab_tf import class_lists
 from deeplab_tf.datasets.classes import CAMVID, KNOWN, PORTRAIT, VOC, find_classes, read_classes
 from deeplab_tf.errors import InputError
+from deeplab_tf.models import label_sets
 from deeplab_tf.pictures import voc_colors
 
 NAMES = st.lists(
@@ -184,11 +186,28 @@ def test_known_lists_of_panoptic_sets_are_the_published_ones():
         133: (200, "rug-merged"),
     }.items():
         assert (coco.category_ids[label], coco.names[label]) == (category, name)
+    ade20k = KNOWN["ade20k_panoptic"]
+    assert len(ade20k.names) == 151 and len(ade20k.things) == 100 and ade20k.void == 0
+    assert ade20k.label_divisor == 1000 and ade20k.names == class_lists.ADE20K_NAMES
+    assert [ade20k.names[v] for v in (0, 1, 8, 13, 55, 150)] == [
+        *("other", "wall", "bed", "person", "runway", "flag")
+    ]
+    assert {8, 13, 150} < {*ade20k.things} and not {0, 1, 55} & {*ade20k.things}
+    # As its panoptic JSON files count.
+    assert [ade20k.category_ids[v] for v in (1, 8, 150)] == [0, 7, 149]
     stuff = KNOWN["coco_stuff"]
     assert len(stuff.names) == 182 and stuff.things == (*range(91),)
     assert [stuff.names[v] for v in (0, 12, 89, 91, 156, 181)] == [
         *("person", "stop sign", "toothbrush", "banner", "sky-other", "wood")
     ]
+
+
+@pytest.mark.parametrize("name", ["cityscapes_panoptic", "coco_panoptic", "ade20k_panoptic"])
+def test_records_have_the_classes_of_the_published_models(name):
+    records, models = KNOWN[name], getattr(label_sets, name.upper())
+    assert (records.names, records.colors) == (models.classes, models.colors)
+    assert (records.things, records.ignored) == (models.thing_classes, models.ignore_label)
+    assert records.label_divisor == models.label_divisor
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -183,7 +183,7 @@ def test_a_label_that_is_no_raw_one_is_found_among_panoptic_records(
     np.testing.assert_array_equal(example["panoptic_label"], label * 256)
 
 
-@pytest.mark.parametrize("known", ["cityscapes_panoptic", "coco_panoptic"])
+@pytest.mark.parametrize("known", ["cityscapes_panoptic", "coco_panoptic", "ade20k_panoptic"])
 def test_records_of_the_official_code_are_taken_over_by_a_known_list(tmp_path, known):
     classes = find_classes(known)
     divisor, thing = classes.label_divisor, classes.things[0]
@@ -203,7 +203,8 @@ def test_records_of_the_official_code_are_taken_over_by_a_known_list(tmp_path, k
     assert classes_of(descriptor).void == classes.void == label[1, 1]
     example = next(load(out, "train").as_numpy_iterator())
     np.testing.assert_array_equal(example["panoptic_label"], label)
-    assert len(classes.names) == {"cityscapes_panoptic": 19, "coco_panoptic": 134}[known]
+    counts = {"cityscapes_panoptic": 19, "coco_panoptic": 134, "ade20k_panoptic": 151}
+    assert len(classes.names) == counts[known]
 
 
 def test_records_of_own_classes_need_the_divisor(scenes, tmp_path):
