@@ -12,6 +12,7 @@ from deeplab_tf.errors import InputError
 from deeplab_tf.files import atomic_folder, read_json, write_json
 from deeplab_tf.layers.normalization import BatchNorm
 from deeplab_tf.models.info import ModelInfo
+from deeplab_tf.models.recompute import Recomputed
 from deeplab_tf.models.weights import load_variables, save_variables
 
 CONFIG_FILE = "config.json"
@@ -28,6 +29,7 @@ class SegmentationModel(keras.Model):
 
     info: ModelInfo
     endpoints: dict[str, str]
+    _recomputed: Recomputed | None = None
 
     def _finish(self, arguments: dict[str, Any], endpoints: dict[str, str]) -> None:
         """Called last by a subclass's `__init__`, with what its `get_config` shall return."""
@@ -38,6 +40,11 @@ class SegmentationModel(keras.Model):
         made = {layer.name for layer in self.layers}  # of what leads to an output
         self.endpoints = {name: layer for name, layer in endpoints.items() if layer in made}
         self.info = ModelInfo()
+
+    def call(self, inputs, training=None, mask=None):
+        if training and self._recomputed is not None:
+            return self._recomputed(inputs)
+        return super().call(inputs, training=training, mask=mask)
 
     def get_config(self) -> dict:
         """The constructor's arguments: JSON scalars and lists, enough to build an equal model."""
@@ -54,7 +61,12 @@ class SegmentationModel(keras.Model):
     @property
     def backbone_name(self) -> str:
         """The registry's name of what ImageNet training gives it; "" for nothing."""
-        return str(self._arguments.get("backbone", ""))
+        return self.encoder_of(dict(self._arguments))[0]
+
+    @classmethod
+    def encoder_of(cls, arguments: dict[str, Any]) -> tuple[str, int]:
+        """The encoder that a model with these arguments has: its name, and its output stride."""
+        return str(arguments.get("backbone", "")), arguments.get("output_stride", 0)
 
     def endpoint_model(self, *names: str) -> keras.Model:
         """A model with the same weights that returns {name: endpoint} for the given names.
@@ -85,6 +97,14 @@ class SegmentationModel(keras.Model):
                     layer.momentum = momentum
                 if freeze_statistics is not None:
                     layer.freeze_statistics = freeze_statistics
+
+    def set_recompute(self, recompute: bool = True) -> None:
+        """Has training compute maps again on the way back instead of keeping them all.
+
+        That needs less memory and more time, and gives the same gradients: see
+        `deeplab_tf.models.recompute`. Call it before `compile`; it isn't part of the config.
+        """
+        self._recomputed = Recomputed(self) if recompute else None
 
     def save_to_preset(self, folder: str | os.PathLike, info: ModelInfo | None = None) -> None:
         """Writes config.json and weights.npz, which `from_preset` opens. Replaces the folder whole.
