@@ -119,6 +119,31 @@ def test_links_on_the_pages_lead_somewhere(name):
         assert not fragment or fragment in anchors(target), link
 
 
+def family_table() -> list[list[str]]:
+    """The cells of each row of the table of systems."""
+    rows = re.search(r"^\| System .*\n\|[- |]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert rows is not None
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[1].splitlines()]
+
+
+def test_the_table_of_systems_has_every_class_and_preset():
+    from deeplab_tf.models.presets import MODEL_CLASSES, PRESETS
+
+    cells = [cell for row in family_table() for cell in row]
+    named = set(re.findall(r"`dl\.(\w+)`", " ".join(cells)))
+    assert named == set(MODEL_CLASSES)
+    presets = re.findall(r"`(\w+)` and (\d+) more", " ".join(cells))
+    assert all(name in PRESETS for name, _ in presets)
+    assert sum(1 + int(more) for _, more in presets) == len(PRESETS)
+
+
+def test_the_table_of_systems_counts_the_golden_cases():
+    counts = [re.fullmatch(r"(\d+) \((\d+)\)", row[3]) for row in family_table()]
+    stored = [*(ROOT / "tests" / "golden" / "data").glob("*/*.json")]
+    assert all(counts) and sum(int(count[2]) for count in counts) == len(stored)
+    assert all(int(count[2]) <= int(count[1]) for count in counts)
+
+
 def test_pictures_on_the_page_are_small_enough_for_the_repository():
     named = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
     assert named and all((ROOT / name).stat().st_size < 200_000 for name in named)

@@ -46,7 +46,7 @@ def pixel_contrast(feature, masks: Masks, temperature: float, sample):
     Returns:
         float32 [B]: mean over the sampled pixels that belong to a mask.
     """
-    feature, mask = _take_rows(feature, sample), _take_rows(masks.of_pixel, sample)
+    feature, mask = take_rows(feature, sample), take_rows(masks.of_pixel, sample)
     logits = ops.einsum("bkd,bjd->bkj", feature, feature) / temperature
     total = ops.logsumexp(logits, axis=-1)
     # The target of a pixel is the same share for each of its mask. The mean of its logits there is
@@ -79,7 +79,7 @@ def sample_pixels(masks: Masks, count: int, temperature: float, uniform):
     return ops.cast(ops.top_k(logits + noise, count)[1], "int32")
 
 
-def _take_rows(x, index):
+def take_rows(x, index):
     """Rows of each picture's own: [B, P, D] at int32 [B, K] -> [B, K, D]."""
     batch, pixels = ops.shape(x)[:2]
     index = index + pixels * ops.arange(batch, dtype="int32")[:, None]

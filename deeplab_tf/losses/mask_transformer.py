@@ -19,6 +19,7 @@ from deeplab_tf.losses.instance_discrimination import (
     mask_contrast,
     pixel_contrast,
     sample_pixels,
+    take_rows,
 )
 from deeplab_tf.losses.mask_targets import Masks, read_masks, strided
 from deeplab_tf.losses.panoptic import SemanticLoss
@@ -62,10 +63,13 @@ class MaskTransformerLoss(keras.losses.Loss):
         instance_sample_k: 0 contrasts pixels with masks, as MaX-DeepLab does; else so many pixels
             are drawn and contrasted with each other, as kMaX-DeepLab does.
         instance_sample_temperature: the higher, the more of them come from small masks.
-        seed: of the draw.
+        semantic_sample_k: 0 counts all pixels in the semantic loss; else so many are drawn, as
+            kMaX-DeepLab does on COCO. Its logits then have the size of the mask logits.
+        semantic_sample_temperature: the higher, the more of these come from small masks.
+        seed: of the draws.
 
     Attributes:
-        seed_generator: of the draw; None if nothing is drawn. A model that is trained with JAX, or
+        seed_generator: of the draws; None if nothing is drawn. A model that is trained with JAX, or
             whose training is to resume exactly, has to hold it as an attribute.
     """
 
@@ -87,6 +91,8 @@ class MaskTransformerLoss(keras.losses.Loss):
         instance_temperature: float = 0.3,
         instance_sample_k: int = 0,
         instance_sample_temperature: float = 0.6,
+        semantic_sample_k: int = 0,
+        semantic_sample_temperature: float = 1.0,
         seed: int | None = None,
         name: str = "mask_transformer_loss",
         **kwargs,
@@ -110,9 +116,11 @@ class MaskTransformerLoss(keras.losses.Loss):
             instance_temperature=float(instance_temperature),
             instance_sample_k=instance_sample_k,
             instance_sample_temperature=float(instance_sample_temperature),
+            semantic_sample_k=semantic_sample_k,
+            semantic_sample_temperature=float(semantic_sample_temperature),
             seed=seed,
         )
-        for key in (*_WEIGHTS, "instance_sample_k"):
+        for key in (*_WEIGHTS, "instance_sample_k", "semantic_sample_k"):
             if not self._settings[key] >= 0:
                 raise InputError(f"{key} is at least 0; got {self._settings[key]}.")
         if not instance_temperature > 0.0:
@@ -122,7 +130,8 @@ class MaskTransformerLoss(keras.losses.Loss):
         self._semantic = SemanticLoss(
             num_classes, ignore_label, top_k_percent_pixels, semantic_weight
         )
-        self.seed_generator = keras.random.SeedGenerator(seed) if instance_sample_k else None
+        draws = instance_sample_k or semantic_sample_k
+        self.seed_generator = keras.random.SeedGenerator(seed) if draws else None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The mean over the pictures of the sum of `terms`; `sample_weight` [B] is of pictures."""
@@ -167,7 +176,8 @@ class MaskTransformerLoss(keras.losses.Loss):
             for name, value in self._terms_of(answer, masks, assignment).items():
                 found[prefix + name] = value
         if self._settings["semantic_weight"]:
-            found["semantic"] = self._semantic_term(targets, outputs[keys.SEMANTIC_LOGITS])
+            logits = outputs[keys.SEMANTIC_LOGITS]
+            found["semantic"] = self._semantic_term(targets, logits, masks)
         return found
 
     def uniform(self, shape):
@@ -202,12 +212,21 @@ class MaskTransformerLoss(keras.losses.Loss):
         sample = sample_pixels(masks, count, settings["instance_sample_temperature"], uniform)
         return pixel_contrast(answer.feature, masks, temperature, sample)
 
-    def _semantic_term(self, targets: dict, logits):
+    def _semantic_term(self, targets: dict, logits, masks: Masks):
         size = ops.shape(logits)[1:3]
-        label, weight = (targets.get(key) for key in (keys.SEMANTIC_LABEL, keys.SEMANTIC_WEIGHT))
-        if weight is not None:
-            weight = strided(weight, size)
-        return self._semantic.per_image(strided(label, size), logits, weight)
+        label = strided(targets[keys.SEMANTIC_LABEL], size)
+        weight = targets.get(keys.SEMANTIC_WEIGHT)
+        weight = ops.ones_like(label, "float32") if weight is None else strided(weight, size)
+        count = self._settings["semantic_sample_k"]
+        if count:
+            temperature = self._settings["semantic_sample_temperature"]
+            sample = sample_pixels(masks, count, temperature, self.uniform(ops.shape(masks.number)))
+            label, weight, logits = (
+                take_rows(ops.reshape(x, (-1, size[0] * size[1], channels)), sample)
+                for x, channels in ((label, 1), (weight, 1), (logits, logits.shape[-1]))
+            )
+            label, weight = label[..., 0], weight[..., 0]
+        return self._semantic.per_image(label, logits, weight)
 
     def get_config(self):
         return {"name": self.name, **self._classes, **self._settings}

@@ -55,6 +55,9 @@ class KMaXDeepLab(MaskTransformer):
         head_channels: of the semantic head.
         pixel_head_channels: of the convolutions before pixels meet slots, and
         pixel_channels: of the space where they do.
+        mask_scale: standard deviation of the mask logits before anything is learnt. At the official
+            0.1 all slots share every pixel, and Adam moves that by its learning rate a step: a run
+            of some hundred steps wants about 3.
         pixel_decoder_width_multiplier: of the channels of the pixel decoder.
         transformer_filters: a slot has twice as many channels.
         feed_forward_channels: inside the slots' feed-forward networks.
@@ -92,6 +95,7 @@ class KMaXDeepLab(MaskTransformer):
         head_channels: int = 256,
         pixel_head_channels: int = 256,
         pixel_channels: int = 128,
+        mask_scale: float = 0.1,
         pixel_decoder_width_multiplier: float = 1.0,
         transformer_filters: int = 128,
         feed_forward_channels: int = 2048,
@@ -141,6 +145,7 @@ class KMaXDeepLab(MaskTransformer):
             channels=class_channels(num_classes, ignore_label),
             pixel_channels=pixel_channels,
             head_channels=pixel_head_channels,
+            mask_scale=mask_scale,
             activation=ACTIVATION,
             batch_norm=batch_norm,
         )
@@ -165,6 +170,11 @@ class KMaXDeepLab(MaskTransformer):
         super().__init__(image, outputs, name=name, **kwargs)
         endpoints["logits"] = outputs[keys.SEMANTIC_LOGITS]
         self._finish(arguments, {key: layer_of(tensor) for key, tensor in endpoints.items()})
+
+    @classmethod
+    def encoder_of(cls, arguments: dict[str, Any]) -> tuple[str, int]:
+        """The registry's name of its encoder, and the output stride that all have here."""
+        return arguments["backbone"], _ENCODER_STRIDE
 
     @property
     def last_layers(self) -> str:

@@ -28,6 +28,7 @@ def mask_predictor(
     channels: int,
     pixel_channels: int = 128,
     head_channels: int = 256,
+    mask_scale: float = 0.1,
     separable: bool = True,
     activation: str = "relu",
     batch_norm: BatchNormSettings = PANOPTIC_BN,
@@ -41,6 +42,7 @@ def mask_predictor(
         channels: classes of a slot, void among them and last.
         pixel_channels: of the space in which pixels and slots meet.
         head_channels, separable: of the 5x5 convolution before it.
+        mask_scale: standard deviation of the mask logits at first.
         scope: comes before the names of all layers, with its dot.
 
     Returns:
@@ -68,11 +70,11 @@ def mask_predictor(
         name=f"{scope}transformer_mask_head",
     )
     x = SlotMasks(name=f"{scope}pixel_space_masks")([pixels, kernels])
-    # One scale for all slots, so that none is preferred; small, so that all share a pixel at first.
+    # One scale for all slots, so that none is preferred.
     x = AxesBatchNorm(
         (),
         **settings,
-        gamma_initializer=initializers.Constant(0.1),
+        gamma_initializer=initializers.Constant(mask_scale),
         name=f"{scope}pixel_space_mask_batch_norm",
     )(x)
     masks = layers.Activation("linear", name=f"{scope}{keys.MASK_LOGITS}", dtype="float32")(x)

@@ -45,6 +45,8 @@ class MaXDeepLab(MaskTransformer):
         head_channels: of the semantic head.
         pixel_head_channels, pixel_channels: of the pixels' head, and of the space in which they
             meet the slots.
+        mask_scale: standard deviation of the mask logits before anything is learnt, see
+            `KMaXDeepLab`.
         stem_width_multiplier: of the stem, and of the first stage in size "l".
         backbone_width_multiplier: of all other residual blocks; those that attend need a multiple
             of 8 channels.
@@ -85,6 +87,7 @@ class MaXDeepLab(MaskTransformer):
         head_channels: int = 256,
         pixel_head_channels: int = 256,
         pixel_channels: int = 128,
+        mask_scale: float = 0.1,
         stem_width_multiplier: float = 1.0,
         backbone_width_multiplier: float = 1.0,
         backbone_layer_multiplier: float = 1.0,
@@ -146,6 +149,7 @@ class MaXDeepLab(MaskTransformer):
                 channels=class_channels(num_classes, ignore_label),
                 pixel_channels=pixel_channels,
                 head_channels=pixel_head_channels,
+                mask_scale=mask_scale,
                 batch_norm=batch_norm,
             ),
         }
@@ -153,10 +157,10 @@ class MaXDeepLab(MaskTransformer):
         endpoints = {"preprocessed": x, **features, "logits": outputs[keys.SEMANTIC_LOGITS]}
         self._finish(arguments, {key: layer_of(tensor) for key, tensor in endpoints.items()})
 
-    @property
-    def backbone_name(self) -> str:
-        """The registry's name of its encoder, as that is pretrained."""
-        return f"max_deeplab_{self._arguments['size']}_backbone"
+    @classmethod
+    def encoder_of(cls, arguments: dict[str, Any]) -> tuple[str, int]:
+        """The registry's name of its encoder, as that is pretrained, and its output stride."""
+        return f"max_deeplab_{arguments['size']}_backbone", arguments["output_stride"]
 
     @property
     def last_layers(self) -> str:

@@ -124,16 +124,19 @@ def describe_preset(name: str) -> dict[str, Any]:
     return row | {"result": record.result, "published_cost": record.published_cost}
 
 
-def _row(name: str, cls: type, arguments: dict[str, Any], info: ModelInfo) -> dict[str, Any]:
+def _row(
+    name: str, cls: type[SegmentationModel], arguments: dict[str, Any], info: ModelInfo
+) -> dict[str, Any]:
     """What a model's arguments and its `info` say."""
     settings = _defaults(cls) | arguments
+    backbone, output_stride = cls.encoder_of(settings)
     return {
         "name": name,
         "task": "semantic",
         "class": cls.__name__,
-        "backbone": settings["backbone"],
-        "output_stride": settings["output_stride"],
-        "pixels": BACKBONES[settings["backbone"]].pixels,
+        "backbone": backbone,
+        "output_stride": output_stride,
+        "pixels": BACKBONES[backbone].pixels,
         "image_size": list(info.image_size or ()),
         "parameters": 0,
         "multiply_adds": 0,

@@ -8,6 +8,7 @@ from deeplab_tf.models.info import Preset
 from deeplab_tf.models.label_sets import ADE20K, CITYSCAPES, PASCAL_VOC, PORTRAIT
 from deeplab_tf.models.published_elsewhere import ELSEWHERE
 from deeplab_tf.models.published_first import FIRST
+from deeplab_tf.models.published_masks import MASK_TRANSFORMERS
 from deeplab_tf.models.published_panoptic import PANOPTIC
 
 _ZOO = "http://download.tensorflow.org/models"
@@ -331,4 +332,5 @@ PRESETS: dict[str, Preset] = {
     ),
     **ELSEWHERE,
     **PANOPTIC,
+    **MASK_TRANSFORMERS,
 }

@@ -70,6 +70,7 @@ def build_model(config: TrainConfig, descriptor: DatasetDescriptor, say) -> Segm
         elif config.batch_size < _SMALL_BATCH:
             say(f"{config.batch_size} pictures a step are few for batch norm; 16 or more is better")
     model.set_batch_norm(momentum=config.batch_norm_momentum, freeze_statistics=bool(freeze))
+    model.set_recompute(config.recompute)
     return model
 
 
@@ -97,6 +98,13 @@ def _instances(model, config: TrainConfig, descriptor: DatasetDescriptor) -> dic
         raise InputError(
             "model.arguments.tasks=instance learns no classes, without which nothing is scored; "
             "train tasks=panoptic."
+        )
+    slots = model.output[keys.MASK_LOGITS].shape[-1] if kind == "masks" else 0
+    if slots >= descriptor.label_divisor:
+        raise InputError(
+            f"{config.data}: its label_divisor {descriptor.label_divisor} doesn't tell {slots} "
+            f"masks apart. Build the records with --label-divisor {max(1000, slots + 1)}, or set "
+            "fewer model.arguments.num_mask_slots."
         )
     found: dict[str, Any] = {
         "thing_classes": descriptor.thing_classes,

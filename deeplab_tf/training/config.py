@@ -152,7 +152,8 @@ class MaskConfig:
 
     Attributes:
         pq_loss_weight, mask_id_loss_weight, instance_loss_weight, semantic_loss_weight,
-            instance_sample_k, instance_sample_temperature: see `MaskTransformerLoss`.
+            instance_sample_k, instance_sample_temperature, semantic_sample_k,
+            semantic_sample_temperature: see `MaskTransformerLoss`.
         max_thing_id: the most instances that a picture may have.
         small_instance_area: instances of fewer pixels weigh more in the semantic loss; 0: none.
         small_instance_weight: how much more.
@@ -168,6 +169,8 @@ class MaskConfig:
     semantic_loss_weight: float = 1.0
     instance_sample_k: int = 0
     instance_sample_temperature: float = 0.6
+    semantic_sample_k: int = 0
+    semantic_sample_temperature: float = 1.0
     max_thing_id: int = 128
     small_instance_area: int = 0
     small_instance_weight: float = 3.0
@@ -188,7 +191,8 @@ class MaskConfig:
             raise InputError(f"masks.max_thing_id is at least 1; got {self.max_thing_id}.")
         for key in (
             *("pq_loss_weight", "mask_id_loss_weight", "instance_loss_weight"),
-            *("semantic_loss_weight", "instance_sample_k", "small_instance_area"),
+            *("semantic_loss_weight", "instance_sample_k", "semantic_sample_k"),
+            "small_instance_area",
         ):
             if getattr(self, key) < 0:
                 raise InputError(f"masks.{key} is at least 0; got {getattr(self, key)}.")
@@ -225,6 +229,8 @@ class TrainConfig:
         evaluate_every, checkpoint_every: in steps.
         seed: of weights, order, augmentation and dropout.
         mixed_precision: "" or a Keras policy such as "mixed_bfloat16".
+        recompute: compute maps again on the way back instead of keeping them: less memory, more
+            time, the same gradients.
         deterministic: bit-identical repeats; costs a little speed.
     """
 
@@ -249,6 +255,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     seed: int = 0
     mixed_precision: str = ""
+    recompute: bool = False
     deterministic: bool = True
 
     def __post_init__(self):

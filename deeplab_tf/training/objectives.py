@@ -111,6 +111,8 @@ def _mask_loss(
         semantic_weight=masks.semantic_loss_weight,
         instance_sample_k=masks.instance_sample_k,
         instance_sample_temperature=masks.instance_sample_temperature,
+        semantic_sample_k=masks.semantic_sample_k,
+        semantic_sample_temperature=masks.semantic_sample_temperature,
         top_k_percent_pixels=config.loss.top_k_percent_pixels,
         seed=config.seed,
     )

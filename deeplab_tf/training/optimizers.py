@@ -18,6 +18,7 @@ LAST_LAYERS = (
     "_head",
     "last_layer",
     "pixel_space",
+    "_transformer.",
     "memory_feature",
     "_extra",
 )

@@ -20,6 +20,8 @@ CASES = (
     *("deeplabv3plus_mobilenet_os16", "deeplabv3plus_resnet50_os8"),
     *("largefov_vgg16_voc", "mobilenet_v3_small_os32", "layer_axial_attention_2d"),
     *("losses_cityscapes_49x65", "post_processor_coco_81x113"),
+    *("losses_cityscapes_sampled_aux2", "post_processor_coco_97x129"),
+    "post_processor_maskwise_coco_97x129",
 )
 # A case sets every weight. Drawing them first costs JAX more than the case does: it compiles a
 # sampler for each shape.

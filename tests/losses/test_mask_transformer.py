@@ -327,6 +327,26 @@ def test_the_hardest_pixels_alone_lose_more():
     assert (values[1] > 1.3 * values[0]).all()
 
 
+def test_the_semantic_term_may_count_a_draw_of_pixels():
+    targets, outputs = _targets(), _outputs()
+    number = targets[keys.THING_ID_MASK][:, ::4, ::4].reshape(2, -1)
+    label = targets[keys.SEMANTIC_LABEL][:, ::4, ::4].reshape(2, -1)
+    log_probs = tf.nn.log_softmax(outputs[keys.SEMANTIC_LOGITS]).numpy().reshape(2, -1, 6)
+    loss = _loss(semantic_sample_k=15, semantic_sample_temperature=2.0)
+    uniform = np.random.default_rng(3).random(number.shape, np.float32)
+    loss.uniform = lambda shape: tf.constant(uniform)
+    ours = _terms(loss, targets, outputs)["semantic"]
+    for i in range(2):
+        segment = np.where(number[i] >= 0, 100 + number[i], label[i])
+        segment[(number[i] < 0) & (label[i] == 4)] = -1  # a crowd
+        area = np.array([np.sum(segment == s) if s >= 0 else 1 for s in segment])
+        score = 2.0 * np.log(len(area) / area) - np.log(-np.log(uniform[i]))
+        score[label[i] == 255] -= 99999
+        drawn = np.argsort(-score)[:15]
+        expected = -np.mean([log_probs[i, p, label[i, p]] for p in drawn])
+        assert ours[i] == pytest.approx(expected, rel=1e-5)
+
+
 # --- Settings ---
 
 
@@ -373,6 +393,7 @@ def test_it_is_written_and_read_with_its_settings():
         ({"instance_weight": float("nan")}, "instance_weight"),
         ({"semantic_weight": -1}, "semantic_weight"),
         ({"instance_sample_k": -1}, "instance_sample_k"),
+        ({"semantic_sample_k": -1}, "semantic_sample_k"),
         ({"instance_temperature": 0}, "instance_temperature"),
         ({"focal_alpha": 1.5}, "focal_alpha"),
         ({"top_k_percent_pixels": 0}, "top_k_percent_pixels"),

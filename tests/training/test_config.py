@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -167,9 +168,17 @@ def test_every_config_builds_its_network_optimizer_and_loss_weights(name):
     )
     model = build_model(config, descriptor, [].append)
     outputs = model.output if isinstance(model.output, dict) else {"": model.output}
-    of_instances = {keys.CENTER_HEATMAP: 1, keys.OFFSET_MAP: 2}
+    options = config.model.arguments
+    of_instances = {
+        keys.CENTER_HEATMAP: 1,
+        keys.OFFSET_MAP: 2,
+        keys.MASK_LOGITS: options.get("num_mask_slots", 128),
+        keys.MASK_CLASS_LOGITS: count + 1,  # void
+        keys.PIXEL_FEATURE: 128,
+    }
     for key, output in outputs.items():
-        assert output.shape[-1] == of_instances.get(key, count), key
+        kind = re.sub(r"auxiliary_\d+_", "", key)
+        assert output.shape[-1] == of_instances.get(kind, count), key
     assert model.info.image_size == (config.eval_size or config.image_size)
     build_optimizer(config, model).build(model.trainable_variables)
     class_weights(config, descriptor)

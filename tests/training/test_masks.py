@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+import deeplab_tf as dl
 from deeplab_tf import keys
+from deeplab_tf.checkpoints.backbone import beside_the_backbone
 from deeplab_tf.datasets import DatasetDescriptor, pipeline
 from deeplab_tf.errors import InputError
 from deeplab_tf.layers.dual_path_transformer import LearnedMemory
@@ -29,6 +31,7 @@ from deeplab_tf.training.config import (
 )
 from deeplab_tf.training.evaluate import evaluate
 from deeplab_tf.training.objectives import build_losses
+from deeplab_tf.training.optimizers import learning_rate_multipliers
 from deeplab_tf.training.train import train
 
 VOID = 255
@@ -120,15 +123,27 @@ def test_slots_have_no_channel_for_what_is_not_labelled(disc_records, descriptor
 
 
 def test_the_config_says_what_the_loss_weighs(disc_records, descriptor):
-    masks = MaskConfig(pq_loss_weight=2.0, semantic_loss_weight=0.0, instance_sample_k=7)
+    masks = MaskConfig(
+        pq_loss_weight=2.0, semantic_loss_weight=0.0, instance_sample_k=7, semantic_sample_k=9
+    )
     wanted = config(disc_records, masks=masks, loss=LossConfig(top_k_percent_pixels=0.2))
     model = build_model(wanted, descriptor, [].append)
     settings = build_losses(model, wanted, descriptor, VOID, None)["loss"].get_config()
     assert settings["pq_weight"] == 2.0 and settings["semantic_weight"] == 0.0
+    assert settings["semantic_sample_k"] == 9
     assert settings["instance_sample_k"] == 7 and settings["top_k_percent_pixels"] == 0.2
     with pytest.raises(InputError, match="loss.label_stride isn't for mask-transformer models"):
         wrong = config(disc_records, loss=LossConfig(label_stride=2))
         build_losses(model, wrong, descriptor, VOID, None)
+
+
+@pytest.mark.parametrize("make", [dl.MaXDeepLab, dl.KMaXDeepLab])
+def test_all_that_imagenet_did_not_train_may_learn_faster(make):
+    model = make(3)
+    trained = {weight.path for weight in model.trainable_weights}
+    faster = learning_rate_multipliers(model, 10.0, bias_multiplier=1.0)
+    assert {*faster} == trained & {*beside_the_backbone(model)}
+    assert 0 < len(faster) < len(trained) and {*faster.values()} == {10.0}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +162,9 @@ def test_settings_of_the_merge_are_refused_before_a_run_begins(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("key", ["pq_loss_weight", "instance_sample_k", "max_thing_id"])
+@pytest.mark.parametrize(
+    "key", ["pq_loss_weight", "instance_sample_k", "semantic_sample_k", "max_thing_id"]
+)
 def test_values_without_sense_are_refused(key):
     with pytest.raises(InputError, match=f"masks.{key} is at least"):
         MaskConfig(**{key: -1})
@@ -157,6 +174,12 @@ def test_a_picture_with_too_many_instances_is_named_with_the_fix(disc_records, t
     wrong = config(disc_records, masks=MaskConfig(max_thing_id=1))
     with pytest.raises(InputError, match=r"max_thing_id \(1\) in 'train'; set a larger masks\.max"):
         train(wrong, tmp_path / "run", say=[].append)
+
+
+def test_records_whose_divisor_is_too_small_for_the_slots_are_refused(disc_records, descriptor):
+    small = dataclasses.replace(descriptor, label_divisor=8)
+    with pytest.raises(InputError, match=r"divisor 8 doesn't tell 8 masks .* --label-divisor 1000"):
+        build_model(config(disc_records), small, [].append)
 
 
 def test_settings_come_back_from_a_run_folder_also_of_an_earlier_version():
