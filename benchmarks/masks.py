@@ -10,16 +10,21 @@
         --peer-python /tmp/peer/bin/python
     python benchmarks/masks.py --table                 what fits: our training step alone
 
-Float32, COCO's 133 classes, 128 slots, twelve masks in a picture. A training step, on two pictures
-(PyTorch's batch norm refuses one, of which the image-level feature is a single value), is the
-forward pass in training, all losses with their matching, the backward pass and AdamW. A prediction,
-of one, ends with the logits of masks and classes: making a map of them isn't in it. Each side
-is a process of its own with two threads, and only one works at a time; rounds alternate between
-the sides, so that a slower moment of the machine hits both. Times are medians, ratios those within
-a round: ours / theirs. Memory is the resident memory at the peak above that of the built model.
+One picture, float32, COCO's 133 classes, 128 slots, twelve masks in the picture. A training step
+is the forward pass in training, all losses with their matching, the backward pass and AdamW; its
+targets are made before, and the first step, which traces, isn't counted. A prediction ends with the
+logits of masks and classes: making a map of them isn't in it. Ours has the semantic logits in it,
+too, which theirs computes in training alone. Each side is a process of its own with two threads,
+and only one works at a time; rounds alternate between the sides, so that a slower moment of the
+machine hits both. Times are medians, ratios those within a round: ours / theirs. Memory is the
+resident memory at the peak above that of the built model: the averages that AdamW keeps are in it.
 
-Nothing of detectron2 is compiled, and no torchvision is needed: stand-ins take their places, since
-kMaX-DeepLab calls neither. Synchronised batch norm, which wants GPUs, is a batch norm here.
+Times count on a machine that does nothing else. PyTorch's threads spin while they wait for each
+other, beside another program for long; set OMP_WAIT_POLICY=PASSIVE there.
+
+Nothing of detectron2 is compiled, and neither torchvision nor timm is needed: stand-ins take their
+places, which end the run if something calls them. Synchronised batch norm, which wants GPUs, is a
+plain one here, and takes a single value per channel, as that of the image-level feature is.
 
 With --table each line is a process of its own: "mixed_bfloat16" has that policy, "recompute"
 computes maps again on the way back (`recompute=true` in `train`). Needs Linux.
@@ -27,10 +32,12 @@ computes maps again on the way back (`recompute=true` in `train`). Needs Linux.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -40,7 +47,6 @@ from typing import Any
 import numpy as np
 
 CLASSES, THINGS, SLOTS, MASKS = 133, 80, 128, 12
-BATCH = 2  # of a training step
 THREADS = 2
 WORKS = ("prediction", "training step")
 VARIANTS = ("float32", "recompute", "mixed_bfloat16", "mixed_bfloat16, recompute")
@@ -60,10 +66,23 @@ def scene(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return picture, of_mask[mask], mask
 
 
-# --- Sides: each gives (what was built, {work: a function that does it once}) ---
+# --- Sides: the parameters of each, and what it can do once: its output's shapes, or its loss ---
+
+Side = tuple[int, dict[str, Callable[[], Any]]]
+# So that a test need not wait.
+_TOY_SIZES = dict(
+    aspp_channels=8,
+    decoder_channels=8,
+    head_channels=8,
+    pixel_head_channels=8,
+    pixel_decoder_width_multiplier=0.125,
+    transformer_filters=16,
+    feed_forward_channels=16,
+    backbone_layer_multiplier=0.34,
+)
 
 
-def ours(side: int, variant: str = "float32") -> tuple[Any, dict[str, Callable[[], Any]]]:
+def ours(side: int, variant: str, toy: bool) -> Side:
     import keras
 
     from deeplab_tf.losses.mask_transformer import MaskTransformerLoss
@@ -78,6 +97,7 @@ def ours(side: int, variant: str = "float32") -> tuple[Any, dict[str, Callable[[
         num_mask_slots=SLOTS,
         transformer_drop_path_keep_prob=0.8,
         image_shape=(side, side, 3),
+        **(_TOY_SIZES if toy else {}),
     )
     model.set_recompute("recompute" in variant)
     loss = MaskTransformerLoss(
@@ -89,11 +109,10 @@ def ours(side: int, variant: str = "float32") -> tuple[Any, dict[str, Callable[[
         semantic_sample_k=4096,
         semantic_sample_temperature=2.0,
     )
-    _compile(model, loss)
-    return model, _works(model, side, _mask_targets)
+    return _keras_side(model, loss, side, _mask_targets)
 
 
-def panoptic_deeplab(side: int, variant: str = "") -> tuple[Any, dict[str, Callable[[], Any]]]:
+def panoptic_deeplab(side: int, toy: bool) -> Side:
     import keras
 
     from deeplab_tf import keys
@@ -101,41 +120,42 @@ def panoptic_deeplab(side: int, variant: str = "") -> tuple[Any, dict[str, Calla
     from deeplab_tf.models.panoptic_deeplab import PanopticDeepLab
 
     keras.utils.set_random_seed(0)
-    model = PanopticDeepLab(CLASSES + 1, "resnet50", output_stride=32, image_shape=(side, side, 3))
+    backbone = "mobilenet_v2" if toy else "resnet50"
+    model = PanopticDeepLab(CLASSES + 1, backbone, output_stride=32, image_shape=(side, side, 3))
     losses = {
         keys.SEMANTIC_LOGITS: SemanticLoss(CLASSES + 1, 0),
         keys.CENTER_HEATMAP: CenterLoss(200.0),
         keys.OFFSET_MAP: OffsetLoss(0.01),
     }
-    _compile(model, losses)
-    return model, _works(model, side, _center_targets)
+    return _keras_side(model, losses, side, _center_targets)
 
 
-def _compile(model, loss) -> None:
-    from deeplab_tf.training.optimizers import AdamW
-
-    model.compile(AdamW(5e-5, weight_decay=0.05), loss=loss, jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
-
-
-def _works(model, side: int, targets: Callable) -> dict[str, Callable[[], Any]]:
+def _keras_side(model, loss, side: int, targets: Callable) -> Side:
+    """A model of ours, compiled as `train` does it."""
     import keras
 
+    from deeplab_tf import keys
+    from deeplab_tf.training.optimizers import AdamW
+
+    # The optimiser is built by the first step, as PyTorch's: its memory counts on both sides.
+    model.compile(AdamW(5e-5, weight_decay=0.05), loss=loss, jit_compile="auto")
     picture, label, mask = scene(side)
     image = picture[None].astype(np.float32)
     # Void is 0, so that COCO's classes begin with 1; an instance's number is its mask's.
     panoptic = (label + 1) * 1000 + np.where(label < THINGS, mask + 1, 0)
-    learnt = keras.tree.map_structure(lambda x: np.stack([x.numpy()] * BATCH), targets(panoptic))
-    images = np.concatenate([image] * BATCH)
+    learnt = keras.tree.map_structure(lambda x: x.numpy()[None], targets(panoptic))
 
     def predict():
         found = model.predict_on_batch(image)
-        logits = found.get("pixel_space_mask_logits")
-        return (
-            [*logits.shape, *found["transformer_class_logits"].shape] if logits is not None else []
-        )
+        names = (keys.MASK_LOGITS, keys.MASK_CLASS_LOGITS)
+        return [side for name in names if name in found for side in found[name].shape]
 
-    return {"prediction": predict, "training step": lambda: model.train_on_batch(images, *learnt)}
+    def train():
+        # The whole loss comes first where there are several.
+        return float(np.ravel(model.train_on_batch(image, *learnt))[0])
+
+    parameters = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    return parameters, {"prediction": predict, "training step": train}
 
 
 def _mask_targets(panoptic) -> tuple:
@@ -151,7 +171,7 @@ def _center_targets(panoptic) -> tuple:
     return panoptic_targets(panoptic, label_divisor=1000, thing_classes=things, ignore_label=0)
 
 
-def theirs(side: int, checkout: Path, detectron2: Path) -> tuple[Any, dict[str, Callable[[], Any]]]:
+def theirs(side: int, checkout: Path, detectron2: Path) -> Side:
     """The authors' code, from a checkout of it and one of detectron2."""
     import torch
 
@@ -170,21 +190,27 @@ def theirs(side: int, checkout: Path, detectron2: Path) -> tuple[Any, dict[str, 
     from detectron2.projects.deeplab import add_deeplab_config
     from kmax_deeplab.config import add_kmax_deeplab_config
 
+    picture, label, mask = scene(side)
+    # The matcher wants masks at the stride of the mask logits.
+    label, mask = label[::4, ::4], mask[::4, ::4]
     config = get_cfg()
     add_deeplab_config(config)
     add_kmax_deeplab_config(config)
     config.merge_from_file(str(checkout / _CONFIG))
     config.MODEL.DEVICE, config.INPUT.IMAGE_SIZE = "cpu", [side, side]
+    # Of a small picture all pixels, as ours: theirs can't draw more than there are.
+    for key in ("PIXEL_INSDIS_SAMPLE_K", "AUX_SEMANTIC_SAMPLE_K"):
+        config.MODEL.KMAX_DEEPLAB[key] = min(mask.size, config.MODEL.KMAX_DEEPLAB[key])
     model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.05)
 
-    picture, label, mask = scene(side)
     image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
     masks = torch.from_numpy(np.stack([mask == i for i in range(MASKS)]))
-    classes = [int(label[mask == i][0]) for i in range(MASKS)]
+    classes = torch.tensor([int(label[mask == i][0]) for i in range(MASKS)])
+    semantic = torch.from_numpy(label.astype(np.int64))
 
     class Instances:
-        gt_masks, gt_classes = masks, torch.tensor(classes)
+        gt_masks, gt_classes = masks, classes
 
         def to(self, device):
             return self
@@ -199,28 +225,26 @@ def theirs(side: int, checkout: Path, detectron2: Path) -> tuple[Any, dict[str, 
 
     def train():
         model.train()
-        example = {
-            "image": image,
-            "instances": Instances(),
-            "sem_seg_gt": torch.from_numpy(label.astype(np.int64)),
-        }
-        loss = sum(model([example] * BATCH).values())
+        example = {"image": image, "instances": Instances(), "sem_seg_gt": semantic}
+        loss = sum(model([example]).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return float(loss)
 
-    return model, {"prediction": predict, "training step": train}
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return parameters, {"prediction": predict, "training step": train}
 
 
 def _stand_in(torch) -> None:
     """Puts something in the place of what the authors' code imports and doesn't call."""
     from importlib.machinery import ModuleSpec
-    from unittest import mock
 
     class BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
-        def _check_input_dim(self, x):
-            pass
+        def forward(self, x):
+            # PyTorch's own refuses to train with one value per channel.
+            state = (self.weight, self.bias, self.running_mean, self.running_var)
+            return torch.batch_norm(x, *state, self.training, self.momentum, self.eps, False)
 
     class DropPath(torch.nn.Module):
         """timm's: leaves a branch out of whole pictures."""
@@ -235,6 +259,13 @@ def _stand_in(torch) -> None:
             drawn = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(self.keep)
             return x * drawn / self.keep
 
+    class NotCalled:
+        def __init__(self, *arguments, **options):
+            raise SystemExit("the authors' code calls what has a stand-in here")
+
+    def draw(tensor, mean=0.0, std=1.0):
+        return torch.nn.init.trunc_normal_(tensor, mean, std, mean - 2 * std, mean + 2 * std)
+
     def put(name: str, **values) -> None:
         module = types.ModuleType(name)
         module.__spec__, module.__path__ = ModuleSpec(name, None), []
@@ -243,7 +274,7 @@ def _stand_in(torch) -> None:
         def missing(key):
             if key.startswith("__"):
                 raise AttributeError(key)
-            return mock.MagicMock()
+            return NotCalled
 
         module.__getattr__ = missing
         sys.modules[name] = module
@@ -253,8 +284,7 @@ def _stand_in(torch) -> None:
         put(name, __version__="0.28.0")
     for name in ("torchvision.transforms", "timm", "timm.models"):
         put(name)
-    draw = torch.nn.init.trunc_normal_
-    put("timm.models.layers", DropPath=DropPath, trunc_normal_=draw)
+    put("timm.models.layers", DropPath=DropPath, trunc_normal_tf_=draw)
 
 
 # --- One process for each side ---
@@ -269,18 +299,20 @@ class Worker:
         environment |= dict.fromkeys(
             ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(THREADS)
         )
+        # A file: nobody empties a pipe while a side works, and a full one would stop it.
+        self._words = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._words,
             text=True,
             env=environment,
         )
         self.built = self._answer()
 
-    def do(self, work: str) -> dict[str, float]:
-        """Seconds and bytes that it took."""
+    def do(self, work: str) -> dict[str, Any]:
+        """The result, and the seconds and bytes that it took."""
         assert self._process.stdin is not None
         self._process.stdin.write(work + "\n")
         self._process.stdin.flush()
@@ -291,35 +323,33 @@ class Worker:
         for line in self._process.stdout:
             if line.startswith("{"):  # libraries print what they like
                 return json.loads(line)
-        assert self._process.stderr is not None
-        words = self._process.stderr.read().strip().splitlines()
+        self._words.seek(0)
+        words = self._words.read().strip().splitlines()
         raise SystemExit(words[-1] if words else "a side ended without a word")
 
     def close(self) -> None:
         self._process.communicate()
+        self._words.close()
 
 
-def work(build: Callable[[], tuple[Any, dict[str, Callable[[], Any]]]]) -> None:
-    """Answers each line of the standard input by what that work took."""
+def work(build: Callable[[], Side]) -> None:
+    """Answers each line of the standard input by what that work gave and took."""
     from resident_memory import forget_peak, read
 
     # Nothing but answers may be printed.
     answers, sys.stdout = sys.stdout, sys.stderr
-    model, works = build()
+    parameters, works = build()
     held = read("VmRSS")
-    weights = model.trainable_weights if hasattr(model, "trainable_weights") else model.parameters()
-    built = {
-        "parameters": sum(int(np.prod(weight.shape)) for weight in weights),
-        "shapes": works["prediction"](),
-    }
+    built = {"parameters": parameters, "shapes": works["prediction"]()}
     print(json.dumps(built), file=answers, flush=True)
     for line in sys.stdin:
         forget_peak()
         started = time.perf_counter()
-        works[line.strip()]()
+        result = works[line.strip()]()
         seconds = time.perf_counter() - started
         taken = max(0, read("VmHWM") - held)
-        print(json.dumps({"seconds": seconds, "bytes": taken}), file=answers, flush=True)
+        found = {"result": result, "seconds": seconds, "bytes": taken}
+        print(json.dumps(found), file=answers, flush=True)
 
 
 # --- Side by side ---
@@ -327,20 +357,19 @@ def work(build: Callable[[], tuple[Any, dict[str, Callable[[], Any]]]]) -> None:
 
 def compare(options) -> None:
     """Prints times, ratios and memory of both sides for each size."""
+    toy = ("--toy",) if options.toy else ()
     for side in options.size:
-        sides = {"ours": Worker(sys.executable, "ours", side)}
+        sides = {"ours": Worker(sys.executable, "ours", side, *toy)}
         if options.peer:
             places = ("--peer", options.peer, "--detectron2", options.detectron2)
             sides["authors' PyTorch"] = Worker(options.peer_python, "theirs", side, *places)
         else:
-            sides["our Panoptic-DeepLab"] = Worker(sys.executable, "panoptic_deeplab", side)
-        counts = {
-            name: f"{worker.built['parameters'] / 1e6:.1f}M" for name, worker in sides.items()
-        }
+            sides["our Panoptic-DeepLab"] = Worker(sys.executable, "panoptic_deeplab", side, *toy)
+        counts = [f"{name}: {x.built['parameters'] / 1e6:.1f}M" for name, x in sides.items()]
         shapes = [worker.built["shapes"] for worker in sides.values()]
         if options.peer and shapes[0] != shapes[1]:
             raise SystemExit(f"the sides' outputs differ: {shapes[0]}, {shapes[1]}")
-        print(f"{side} x {side} pixels; " + ", ".join(f"{n}: {c}" for n, c in counts.items()))
+        print(f"{side} x {side} pixels; parameters of " + ", ".join(counts))
         for what in WORKS:
             found: dict[str, list[dict]] = {name: [] for name in sides}
             for worker in sides.values():
@@ -356,6 +385,8 @@ def compare(options) -> None:
 def _print(what: str, found: dict[str, list[dict]]) -> None:
     first = next(iter(found))
     for name, rounds in found.items():
+        if what == "training step":
+            _check_losses(name, rounds)
         seconds = statistics.median(one["seconds"] for one in rounds)
         taken = max(one["bytes"] for one in rounds) / 2**20
         line = f"  {what:14} {name:21}{seconds:7.2f} s {taken:7.0f} MB"
@@ -368,14 +399,21 @@ def _print(what: str, found: dict[str, list[dict]]) -> None:
         print(line, flush=True)
 
 
+def _check_losses(name: str, rounds: list[dict]) -> None:
+    if not all(math.isfinite(one["result"]) for one in rounds):
+        raise SystemExit(f"{name}: the loss isn't finite, so that its times mean nothing.")
+
+
 def table(options) -> None:
     """Prints what a training step of ours takes, for each size and variant."""
     print(f"{'size':>6} {'':27} {'peak':>8} {'time':>8}")
     for side in options.size:
-        for variant in VARIANTS:
-            worker = Worker(sys.executable, "ours", side, "--variant", variant)
+        for variant in options.variants:
+            toy = ("--toy",) if options.toy else ()
+            worker = Worker(sys.executable, "ours", side, "--variants", variant, *toy)
             rounds = [worker.do("training step") for _ in range(1 + options.rounds)][1:]
             worker.close()
+            _check_losses(variant, rounds)
             seconds = statistics.median(one["seconds"] for one in rounds)
             taken = max(one["bytes"] for one in rounds) / 2**30
             print(f"{side:6} {variant:27} {taken:5.2f} GB {seconds:6.1f} s", flush=True)
@@ -392,15 +430,21 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="one that has PyTorch")
     parser.add_argument("--table", action="store_true", help="what fits, of ours alone")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--variant", default=VARIANTS[0], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="lines of the table"
+    )
+    parser.add_argument("--toy", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer and not options.detectron2:
         parser.error("--peer needs --detectron2, too")
+    if options.peer and not (Path(options.peer) / _CONFIG).is_file():
+        parser.error(f"{options.peer} isn't a checkout of the authors' release: no {_CONFIG}")
     if options.worker == "theirs":
         work(lambda: theirs(options.size[0], Path(options.peer), Path(options.detectron2)))
+    elif options.worker == "ours":
+        work(lambda: ours(options.size[0], options.variants[0], options.toy))
     elif options.worker:
-        build = {"ours": ours, "panoptic_deeplab": panoptic_deeplab}[options.worker]
-        work(lambda: build(options.size[0], options.variant))
+        work(lambda: panoptic_deeplab(options.size[0], options.toy))
     elif options.table:
         table(options)
     else:

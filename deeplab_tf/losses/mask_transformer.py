@@ -162,8 +162,8 @@ class MaskTransformerLoss(keras.losses.Loss):
             and so on, "semantic".
 
         Raises:
-            InputError: the model's slots choose from other classes, or an output's size is no
-                stride of the labels'.
+            InputError: the model's slots choose from other classes, an output's size is no stride
+                of the labels', or pixels are to be drawn of semantic logits of another size.
         """
         size = ops.shape(outputs[keys.MASK_LOGITS])[1:3]
         _check_channels(outputs[keys.MASK_CLASS_LOGITS], self._channels)
@@ -177,6 +177,8 @@ class MaskTransformerLoss(keras.losses.Loss):
                 found[prefix + name] = value
         if self._settings["semantic_weight"]:
             logits = outputs[keys.SEMANTIC_LOGITS]
+            if self._settings["semantic_sample_k"]:
+                _check_sizes(logits.shape[1:3], outputs[keys.MASK_LOGITS].shape[1:3])
             found["semantic"] = self._semantic_term(targets, logits, masks)
         return found
 
@@ -237,6 +239,16 @@ def _check_channels(class_logits, channels: int) -> None:
         raise InputError(
             f"The loss has {channels} classes for a slot, void among them, and the model "
             f"{class_logits.shape[-1]}: give both the same num_classes and ignore_label."
+        )
+
+
+def _check_sizes(semantic, masks) -> None:
+    """Refuses semantic logits that aren't where masks are, if both sizes are known."""
+    if None not in (*semantic, *masks) and tuple(semantic) != tuple(masks):
+        raise InputError(
+            "semantic_sample_k draws pixels of the masks, so that the semantic logits have to be of "
+            f"their size; got {[*semantic]} and {[*masks]}. Give the model its semantic decoder, or "
+            "leave semantic_sample_k at 0."
         )
 
 

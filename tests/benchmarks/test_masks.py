@@ -46,14 +46,21 @@ def test_a_side_says_what_it_built_and_what_a_prediction_took():
 
 
 def test_a_line_has_times_memory_and_the_ratio_within_rounds(masks, capsys):
+    rounds = {"ours": [(1.0, 2**20), (3.0, 2**21)], "theirs": [(2.0, 2**22), (4.0, 2**22)]}
     found = {
-        "ours": [{"seconds": 1.0, "bytes": 2**20}, {"seconds": 3.0, "bytes": 2**21}],
-        "theirs": [{"seconds": 2.0, "bytes": 2**22}, {"seconds": 4.0, "bytes": 2**22}],
+        name: [{"seconds": seconds, "bytes": taken} for seconds, taken in side]
+        for name, side in rounds.items()
     }
     masks._print("prediction", found)
     ours, theirs = capsys.readouterr().out.splitlines()
     assert ours.split() == ["prediction", "ours", "2.00", "s", "2", "MB"]
     assert theirs.split()[-4:] == ["ours", "/", "it:", "0.62"]
+
+
+def test_times_of_a_step_that_lost_its_way_are_not_printed(masks):
+    rounds = [{"seconds": 1.0, "bytes": 0, "result": float("nan")}]
+    with pytest.raises(SystemExit, match="ours: the loss isn't finite"):
+        masks._print("training step", {"ours": rounds})
 
 
 def test_the_authors_code_without_detectron2_is_refused():

@@ -414,6 +414,13 @@ def test_a_model_of_other_classes_is_refused():
         MaskTransformerLoss(7, (4, 5), 255)(_targets(), _outputs())
 
 
+def test_semantic_pixels_are_not_drawn_where_masks_are_finer():
+    outputs = _outputs()
+    outputs[keys.SEMANTIC_LOGITS] = outputs[keys.SEMANTIC_LOGITS][:, ::4, ::4]
+    with pytest.raises(InputError, match=r"of their size; got \[3, 3\] and \[9, 11\]"):
+        _loss(semantic_sample_k=5)(_targets(), outputs)
+
+
 def test_outputs_that_are_no_stride_of_the_labels_are_refused():
     with pytest.raises(InputError, match="stride"):
         _loss()(_targets(), _outputs(size=(10, 11)))
