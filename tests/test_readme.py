@@ -12,7 +12,10 @@ import deeplab_tf as dl
 from deeplab_tf.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *("docs/crf.md", "docs/masks.md", "docs/panoptic.md"),
+)
 README = (ROOT / "README.md").read_text("utf-8")
 
 

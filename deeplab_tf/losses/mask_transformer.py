@@ -246,9 +246,9 @@ def _check_sizes(semantic, masks) -> None:
     """Refuses semantic logits that aren't where masks are, if both sizes are known."""
     if None not in (*semantic, *masks) and tuple(semantic) != tuple(masks):
         raise InputError(
-            "semantic_sample_k draws pixels of the masks, so that the semantic logits have to be of "
-            f"their size; got {[*semantic]} and {[*masks]}. Give the model its semantic decoder, or "
-            "leave semantic_sample_k at 0."
+            "semantic_sample_k draws pixels of the masks, so that semantic logits have to be of "
+            f"their size; got {[*semantic]} and {[*masks]}. Give the model its semantic decoder, "
+            "or leave semantic_sample_k at 0."
         )
 
 

@@ -137,7 +137,8 @@ class ProgressBar(StepCallback):
     def on_step(self, step, logs):
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = (step - self._from) * self._config.batch_size / seconds
-        note = f"loss {logs.get('loss', float('nan')):.4f}  {rate:.0f} pictures/s"
+        speed = f"{rate:.{1 if rate < 10 else 0}f} pictures/s"
+        note = f"loss {logs.get('loss', float('nan')):.4f}  {speed}"
         self._progress.update(self._task, completed=step, note=note)
 
 

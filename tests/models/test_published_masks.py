@@ -5,6 +5,7 @@ import pytest
 from deeplab_tf.inference.panoptic import merge_settings
 from deeplab_tf.models.label_sets import ADE20K_PANOPTIC
 from deeplab_tf.models.mask_classes import class_order
+from deeplab_tf.models.presets import describe_preset
 from deeplab_tf.models.published_masks import MASK_TRANSFORMERS
 from deeplab_tf.postprocess.mask_settings import MaskSettings
 
@@ -52,3 +53,18 @@ def test_ade20k_has_a_hundred_things():
     things = {info.classes[label] for label in info.thing_classes}
     assert {"person", "car", "windowpane", "flag"} < things
     assert not {"other", "wall", "sky", "lake"} & things
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "output_stride"),
+    [
+        ("kmax_deeplab_resnet_50_coco", "resnet50", 32),
+        ("kmax_deeplab_convnext_large_641_ade20k", "convnext_large", 32),
+        ("max_deeplab_s_641_400k_coco", "max_deeplab_s_backbone", 16),
+        ("max_deeplab_l_1025_100k_coco", "max_deeplab_l_backbone", 16),
+    ],
+)
+def test_the_list_of_models_names_the_encoder(name, backbone, output_stride):
+    row = describe_preset(name)
+    assert row["task"] == "panoptic" and row["convertible"]
+    assert (row["backbone"], row["output_stride"]) == (backbone, output_stride)

@@ -164,7 +164,7 @@ def test_every_config_builds_its_network_optimizer_and_loss_weights(name):
         pixel_share=(1 / count,) * count,
         ignore_label=255,
         thing_classes=(count - 1,),
-        label_divisor=256,
+        label_divisor=1000,
     )
     model = build_model(config, descriptor, [].append)
     outputs = model.output if isinstance(model.output, dict) else {"": model.output}
