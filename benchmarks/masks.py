@@ -69,20 +69,9 @@ def scene(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 # --- Sides: the parameters of each, and what it can do once: its output's shapes, or its loss ---
 
 Side = tuple[int, dict[str, Callable[[], Any]]]
-# So that a test need not wait.
-_TOY_SIZES = dict(
-    aspp_channels=8,
-    decoder_channels=8,
-    head_channels=8,
-    pixel_head_channels=8,
-    pixel_decoder_width_multiplier=0.125,
-    transformer_filters=16,
-    feed_forward_channels=16,
-    backbone_layer_multiplier=0.34,
-)
 
 
-def ours(side: int, variant: str, toy: bool) -> Side:
+def ours(side: int, variant: str) -> Side:
     import keras
 
     from deeplab_tf.losses.mask_transformer import MaskTransformerLoss
@@ -97,7 +86,6 @@ def ours(side: int, variant: str, toy: bool) -> Side:
         num_mask_slots=SLOTS,
         transformer_drop_path_keep_prob=0.8,
         image_shape=(side, side, 3),
-        **(_TOY_SIZES if toy else {}),
     )
     model.set_recompute("recompute" in variant)
     loss = MaskTransformerLoss(
@@ -112,7 +100,7 @@ def ours(side: int, variant: str, toy: bool) -> Side:
     return _keras_side(model, loss, side, _mask_targets)
 
 
-def panoptic_deeplab(side: int, toy: bool) -> Side:
+def panoptic_deeplab(side: int) -> Side:
     import keras
 
     from deeplab_tf import keys
@@ -120,8 +108,7 @@ def panoptic_deeplab(side: int, toy: bool) -> Side:
     from deeplab_tf.models.panoptic_deeplab import PanopticDeepLab
 
     keras.utils.set_random_seed(0)
-    backbone = "mobilenet_v2" if toy else "resnet50"
-    model = PanopticDeepLab(CLASSES + 1, backbone, output_stride=32, image_shape=(side, side, 3))
+    model = PanopticDeepLab(CLASSES + 1, "resnet50", output_stride=32, image_shape=(side, side, 3))
     losses = {
         keys.SEMANTIC_LOGITS: SemanticLoss(CLASSES + 1, 0),
         keys.CENTER_HEATMAP: CenterLoss(200.0),
@@ -357,14 +344,13 @@ def work(build: Callable[[], Side]) -> None:
 
 def compare(options) -> None:
     """Prints times, ratios and memory of both sides for each size."""
-    toy = ("--toy",) if options.toy else ()
     for side in options.size:
-        sides = {"ours": Worker(sys.executable, "ours", side, *toy)}
+        sides = {"ours": Worker(sys.executable, "ours", side)}
         if options.peer:
             places = ("--peer", options.peer, "--detectron2", options.detectron2)
             sides["authors' PyTorch"] = Worker(options.peer_python, "theirs", side, *places)
         else:
-            sides["our Panoptic-DeepLab"] = Worker(sys.executable, "panoptic_deeplab", side, *toy)
+            sides["our Panoptic-DeepLab"] = Worker(sys.executable, "panoptic_deeplab", side)
         counts = [f"{name}: {x.built['parameters'] / 1e6:.1f}M" for name, x in sides.items()]
         shapes = [worker.built["shapes"] for worker in sides.values()]
         if options.peer and shapes[0] != shapes[1]:
@@ -409,8 +395,7 @@ def table(options) -> None:
     print(f"{'size':>6} {'':27} {'peak':>8} {'time':>8}")
     for side in options.size:
         for variant in options.variants:
-            toy = ("--toy",) if options.toy else ()
-            worker = Worker(sys.executable, "ours", side, "--variants", variant, *toy)
+            worker = Worker(sys.executable, "ours", side, "--variants", variant)
             rounds = [worker.do("training step") for _ in range(1 + options.rounds)][1:]
             worker.close()
             _check_losses(variant, rounds)
@@ -433,7 +418,6 @@ def main() -> None:
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="lines of the table"
     )
-    parser.add_argument("--toy", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer and not options.detectron2:
         parser.error("--peer needs --detectron2, too")
@@ -442,9 +426,9 @@ def main() -> None:
     if options.worker == "theirs":
         work(lambda: theirs(options.size[0], Path(options.peer), Path(options.detectron2)))
     elif options.worker == "ours":
-        work(lambda: ours(options.size[0], options.variants[0], options.toy))
+        work(lambda: ours(options.size[0], options.variants[0]))
     elif options.worker:
-        work(lambda: panoptic_deeplab(options.size[0], options.toy))
+        work(lambda: panoptic_deeplab(options.size[0]))
     elif options.table:
         table(options)
     else:
